@@ -1,3 +1,3 @@
-"""Find winning lottery tickets by gradient descent on gates alone, and compare them across seeds."""
+"""Find winning lottery tickets by learning gates alone, and compare them across seeds."""
 
 __version__ = "0.1.0"

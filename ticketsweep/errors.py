@@ -93,7 +93,7 @@ class ConfigError(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean "lr"?` for the nearest known word, or the list of known words if none is near."""
+    """`did you mean 'lr'?` for the nearest known word, or every known word if none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

@@ -1,0 +1,223 @@
+"""Distributions in place of values: how they are written, sampled, enumerated and written back.
+
+A tree is a trial's settings as nested dicts, its leaves values or distributions. This module knows
+their form; which settings exist is `config`'s business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from ticketsweep.errors import MISSING, Fault
+
+Label = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number in [low, high], all equally likely; with `log`, its logarithm is."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number in [low, high], both ends included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `options`; an option may be a mapping that holds distributions of its own."""
+
+    options: tuple[Node, ...]
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """What a search library sees: plain values as they are, mappings as their JSON."""
+        plain = all(o is None or isinstance(o, (str, int, float, bool)) for o in self.options)
+        if plain:
+            return self.options
+        return tuple(json.dumps(as_plain(option), sort_keys=True) for option in self.options)
+
+
+class _Broken:
+    """Takes the place of a distribution that was reported as faulty, so it is reported once."""
+
+
+_BROKEN = _Broken()
+
+Distribution = Uniform | Integer | Choice
+Node = Any  # a value, a Distribution, or a dict of name -> Node
+
+
+class Suggest(Protocol):
+    """Where a sampled value comes from. `name` is the dotted key."""
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """A number in [low, high]."""
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        """A whole number in [low, high]."""
+
+    def choice(self, name: str, labels: Sequence[Label]) -> int:
+        """An index into `labels`."""
+
+
+def _parse(value: Any, key: str, faults: list[Fault]) -> Node:
+    if not isinstance(value, Mapping):
+        return value
+    if len(value) == 1:
+        (word, argument), *_ = value.items()
+        if word in DISTRIBUTIONS:
+            return DISTRIBUTIONS[word](argument, key, word, faults)
+    return parse_tree(value, f"{key}.", faults)
+
+
+def parse_tree(raw: Mapping[str, Any], prefix: str, faults: list[Fault]) -> dict[str, Node]:
+    """A tree from plain values; every fault of a distribution is added to `faults`."""
+    tree = {}
+    for key, value in raw.items():
+        if isinstance(key, str):
+            tree[key] = _parse(value, f"{prefix}{key}", faults)
+        else:
+            faults.append(Fault(f"{prefix}{key}", MISSING, "is not a setting (a key must be text)"))
+    return tree
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _parse_range(argument: Any, key: str, word: str, faults: list[Fault]) -> Node:
+    """`[low, high]` of a uniform, loguniform or int distribution."""
+    shown = {word: argument}
+    if not (isinstance(argument, list) and len(argument) == 2 and all(map(_is_number, argument))):
+        faults.append(Fault(key, shown, f"must be {{{word}: [low, high]}} with two numbers"))
+        return _BROKEN
+    low, high = argument
+    if not low < high:
+        faults.append(Fault(key, shown, "must have low < high", "for one value, write the value"))
+        return _BROKEN
+    if word == "int":
+        if not (isinstance(low, int) and isinstance(high, int)):
+            faults.append(Fault(key, shown, "must have whole numbers", "or use uniform"))
+            return _BROKEN
+        return Integer(low, high)
+    if word == "loguniform" and low <= 0:
+        faults.append(Fault(key, shown, "must have low > 0", "or use uniform"))
+        return _BROKEN
+    return Uniform(float(low), float(high), log=word == "loguniform")
+
+
+def _parse_choice(argument: Any, key: str, word: str, faults: list[Fault]) -> Node:
+    shown = {word: argument}
+    if not isinstance(argument, list) or not argument:
+        faults.append(Fault(key, shown, "must be {choice: [option, …]} with at least one option"))
+        return _BROKEN
+    options = tuple(_parse(option, key, faults) for option in argument)
+    if any(isinstance(option, (Uniform, Integer, Choice)) for option in options):
+        faults.append(Fault(key, shown, "must not hold a bare distribution among its options"))
+        return _BROKEN
+    plain = [json.dumps(as_plain(option), sort_keys=True) for option in options]
+    if len(set(plain)) < len(plain):
+        faults.append(Fault(key, shown, "must not name an option twice"))
+        return _BROKEN
+    return Choice(options)
+
+
+DISTRIBUTIONS = {
+    "uniform": _parse_range,
+    "loguniform": _parse_range,
+    "int": _parse_range,
+    "choice": _parse_choice,
+}
+
+
+def corners(node: Node) -> Iterator[Any]:
+    """Plain trees that between them hold both ends of every range and every option.
+
+    One distribution is varied at a time, all others staying at their first value.
+    """
+    if isinstance(node, (Uniform, Integer)):
+        yield node.low
+        yield node.high
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield from corners(option)
+    elif isinstance(node, Mapping):
+        sound = {key: child for key, child in node.items() if child is not _BROKEN}
+        first = {key: next(corners(child)) for key, child in sound.items()}
+        yield first
+        for key, child in sound.items():
+            for value in itertools.islice(corners(child), 1, None):
+                yield {**first, key: value}
+    else:
+        yield node
+
+
+def sample(node: Node, key: str, suggest: Suggest) -> Any:
+    """`node` with every distribution asked of `suggest` under its dotted key."""
+    if isinstance(node, Uniform):
+        return suggest.number(key, node.low, node.high, log=node.log)
+    if isinstance(node, Integer):
+        return suggest.integer(key, node.low, node.high)
+    if isinstance(node, Choice):
+        return sample(node.options[suggest.choice(key, node.labels)], key, suggest)
+    if isinstance(node, Mapping):
+        return {name: sample(child, f"{key}.{name}", suggest) for name, child in node.items()}
+    return node
+
+
+def walk(node: Node, key: str) -> Iterator[tuple[str, Distribution]]:
+    """Every distribution under `node` with its dotted key, those inside a choice included."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from walk(child, f"{key}.{name}" if key else name)
+    elif isinstance(node, (Uniform, Integer)):
+        yield key, node
+    elif isinstance(node, Choice):
+        yield key, node
+        for option in node.options:
+            if isinstance(option, Mapping):
+                yield from walk(option, key)
+
+
+def grid(node: Node, key: str) -> Iterator[tuple[tuple[str, Any], ...]]:
+    """Every point of `node` as (dotted key, label) pairs; ranges of numbers have no points."""
+    if isinstance(node, Mapping):
+        axes = [list(grid(c, f"{key}.{n}" if key else n)) for n, c in node.items()]
+        for combination in itertools.product(*axes):
+            yield tuple(itertools.chain.from_iterable(combination))
+    elif isinstance(node, Integer):
+        for value in range(node.low, node.high + 1):
+            yield ((key, value),)
+    elif isinstance(node, Choice):
+        for option, label in zip(node.options, node.labels, strict=True):
+            for rest in grid(option, key):
+                yield ((key, label), *rest)
+    else:
+        yield ()
+
+
+def as_plain(node: Node) -> Any:
+    """`node` as it would be written in a file, in one normal form."""
+    if isinstance(node, Uniform):
+        return {"loguniform" if node.log else "uniform": [node.low, node.high]}
+    if isinstance(node, Integer):
+        return {"int": [node.low, node.high]}
+    if isinstance(node, Choice):
+        return {"choice": [as_plain(option) for option in node.options]}
+    if isinstance(node, Mapping):
+        return {key: as_plain(child) for key, child in node.items()}
+    return node

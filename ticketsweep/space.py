@@ -1,0 +1,273 @@
+"""Search spaces: a trial's settings with any leaf replaced by a distribution, and a `sweep:` block.
+
+Everything wrong with a file is reported at once, before anything is started. A space samples itself
+through the small `Suggest` protocol ("define by run"), so this module knows no search library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ticketsweep.config import (
+    EXECUTION_FIELDS,
+    Section,
+    TrialConfig,
+    parse_config,
+    validate,
+)
+from ticketsweep.distributions import (
+    DISTRIBUTIONS,
+    Choice,
+    Distribution,
+    Label,
+    Node,
+    Suggest,
+    Uniform,
+    as_plain,
+    corners,
+    grid,
+    parse_tree,
+    sample,
+    walk,
+)
+from ticketsweep.errors import MISSING, ConfigError, Fault, SweepError, did_you_mean
+from ticketsweep.settings import apply_settings, read_yaml
+
+OBJECTIVES = {
+    "val_accuracy": "accuracy of the hardened ticket on the validation split, mean over replicates",
+    "loss": "validation loss of the hardened ticket",
+    "sparsity": "share of prunable weights removed",
+    "density": "share of prunable weights kept",
+    "undecided": "share of gates strictly between closed and open when hardened",
+    "stability": "mean chance-corrected overlap of tickets with the same initial weights",
+}
+_TEST_FIGURES = frozenset({"strong_accuracy"})
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+class Resources(Section):
+    """What one trial is given. Fractions share a processor or a GPU among trials."""
+
+    cpus: float = Field(1, gt=0, le=10_000, description="processors per trial; also its threads")
+    gpus: float = Field(0, ge=0, le=1024, description="GPUs per trial; fractions share one")
+
+
+class SweepSettings(Section):
+    """The `sweep:` block."""
+
+    name: str = Field(min_length=1, description="names the sweep in the mask database")
+    samples: int = Field(20, ge=1, le=10**7, description="number of distinct trials")
+    objectives: dict[str, Literal["max", "min"]] = Field(
+        {"val_accuracy": "max", "sparsity": "max"}, min_length=1
+    )
+    sampler: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
+    scheduler: Literal["none"] = "none"
+    seed: int = Field(0, ge=0, lt=2**53, description="root of the search's own randomness")
+    concurrency: int | None = Field(
+        None, ge=1, le=10**6, description="trials at once; null: what the resources allow"
+    )
+    resources: Resources = Resources()
+    max_failures: int = Field(
+        2, ge=0, le=1000, description="how often a failed trial is tried again"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "must be letters, digits, '.', '_' or '-', at most 100, and not begin with '.' "
+                "(it becomes the name of a folder)"
+            )
+        return name
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A checked search space.
+
+    Attributes
+    ----------
+    settings: the `sweep:` block.
+    tree: a trial's settings, dotted down as nested dicts, leaves being values or distributions.
+    source: where it was read from, for messages.
+    """
+
+    settings: SweepSettings
+    tree: Mapping[str, Node]
+    source: str
+
+    def sample(self, suggest: Suggest) -> TrialConfig:
+        """One configuration, every distribution asked of `suggest` in the file's order."""
+        raw = {key: sample(node, key, suggest) for key, node in self.tree.items()}
+        return parse_config(raw, source=self.source)
+
+    def distributions(self) -> dict[str, Distribution]:
+        """Every distribution by its dotted key, those inside a choice's mappings included."""
+        return dict(walk(self.tree, ""))
+
+    def grid(self) -> Iterator[dict[str, Label]]:
+        """Every point of a space of choices and whole numbers, as name -> label."""
+        for point in grid(self.tree, ""):
+            yield dict(point)
+
+    def values_of(self, key: str) -> list[Any]:
+        """Every value that the top-level setting `key` can take."""
+        node = self.tree.get(key, TrialConfig.model_fields[key].default)
+        return list(node.options) if isinstance(node, Choice) else [node]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The space as plain values in one normal form, without what only decides where it runs."""
+        return {k: as_plain(v) for k, v in self.tree.items() if k not in EXECUTION_FIELDS}
+
+    def refuse_if_different(self, stored_space: str, stored_objectives: str) -> None:
+        """Raise `SweepError` with the difference if the sweep in the store is another one.
+
+        Parameters
+        ----------
+        stored_space, stored_objectives: JSON, as `as_plain` and the settings gave them.
+        """
+        old = {
+            **_flatten(json.loads(stored_space)),
+            **_flatten({"sweep": {"objectives": json.loads(stored_objectives)}}),
+        }
+        new = {
+            **_flatten(self.as_plain()),
+            **_flatten({"sweep": {"objectives": self.settings.objectives}}),
+        }
+        lines = [
+            f"  {key}: {_show(old.get(key, MISSING))} in the storage, "
+            f"{_show(new.get(key, MISSING))} in {self.source}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, MISSING) != new.get(key, MISSING)
+        ]
+        if lines:
+            raise SweepError(
+                f"sweep {self.settings.name!r} exists with another space or other objectives; "
+                "choose another --name, or run it with the space it began with:\n"
+                + "\n".join(lines)
+            )
+
+
+def load_space(path: Path, *, settings: Sequence[str] = (), name: str | None = None,
+               samples: int | None = None) -> SweepSpec:  # fmt: skip
+    """A search space from a YAML file.
+
+    Parameters
+    ----------
+    settings: `KEY=VALUE` strings laid over the file: a dotted key merges, a mapping replaces.
+    name, samples: take the place of the `sweep:` block's.
+
+    Raises
+    ------
+    ConfigError: with every fault of the file.
+    """
+    raw = apply_settings(read_yaml(path), settings)
+    block = raw.setdefault("sweep", {})
+    if isinstance(block, dict):
+        block.setdefault("name", path.stem)
+        block.update({k: v for k, v in (("name", name), ("samples", samples)) if v is not None})
+    return parse_space(raw, source=str(path))
+
+
+def load_trial(path: Path | None, *, settings: Sequence[str] = ()) -> TrialConfig:
+    """One trial's configuration from a YAML file (or the defaults) with `settings` laid over it.
+
+    A search space is accepted once every distribution in it has been given a value.
+    """
+    raw = apply_settings(read_yaml(path) if path else {}, settings)
+    raw.pop("sweep", None)
+    source = str(path) if path else "--set"
+    faults: list[Fault] = []
+    tree = parse_tree(raw, "", faults)
+    faults += [
+        Fault(key, as_plain(node), "must be one value for a single trial", f"--set {key}=VALUE")
+        for key, node in walk(tree, "")
+    ]
+    if faults:
+        raise ConfigError(source, faults)
+    return parse_config(raw, source=source)
+
+
+def parse_space(raw: Mapping[str, Any], *, source: str) -> SweepSpec:
+    """A checked `SweepSpec` from plain values, or a `ConfigError` with every fault."""
+    faults: list[Fault] = []
+    trial = {key: value for key, value in raw.items() if key != "sweep"}
+    block = raw.get("sweep")
+    block = {} if block is None else block
+    try:
+        tree = parse_tree(trial, "", faults)
+        faults += _faults_of_values(tree)
+        faults += _faults_of_sweep(block, tree)
+    except RecursionError:
+        faults = [Fault("file", MISSING, "must not be nested without end (an alias of itself?)")]
+    if faults:
+        unique = list({(f.key, f.rule): f for f in faults}.values())
+        raise ConfigError(source, unique)
+    return SweepSpec(SweepSettings.model_validate(block), tree, source)
+
+
+def _faults_of_sweep(block: object, tree: Mapping[str, Node]) -> list[Fault]:
+    if not isinstance(block, Mapping):
+        return [Fault("sweep", block, "must be a mapping of settings")]
+    faults = [
+        Fault(f"sweep.{fault.key}", fault.value, fault.rule, fault.remedy)
+        for fault in validate(SweepSettings, block)
+    ]
+    objectives = block.get("objectives", {})
+    for metric in objectives if isinstance(objectives, Mapping) else ():
+        key = f"sweep.objectives.{metric}"
+        if metric in _TEST_FIGURES:
+            rule = "is a test figure; the search must not look at it"
+            faults.append(Fault(key, MISSING, rule, "use val_accuracy"))
+        elif metric not in OBJECTIVES:
+            hint = did_you_mean(str(metric), OBJECTIVES)
+            faults.append(Fault(key, MISSING, "is not a trial metric", hint))
+    counts = tree.get("replicates", {})
+    if isinstance(counts, Mapping) and "stability" in objectives:
+        per_init = [counts.get("data", 2), counts.get("gate", 1)]
+        if all(isinstance(n, int) for n in per_init) and math.prod(per_init) < 2:
+            rule = "must share an init where stability is an objective"
+            remedy = "let data or gate be 2 or more"
+            faults.append(Fault("replicates", dict(counts), rule, remedy))
+    if block.get("sampler") == "grid":
+        rule = "must be a choice or an int where sweep.sampler is grid"
+        faults += [
+            Fault(key, as_plain(node), rule)
+            for key, node in walk(tree, "")
+            if isinstance(node, Uniform)
+        ]
+    return faults
+
+
+def _faults_of_values(tree: Mapping[str, Node]) -> list[Fault]:
+    """Faults of every value that can come out of `tree`.
+
+    Each distribution's ends and options are tried one at a time with all others at their first
+    value; no rule of a trial's settings ties two fields together, so nothing hides between.
+    """
+    faults = []
+    for point in corners(tree):
+        faults += validate(TrialConfig, point)
+    return faults
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        is_block = isinstance(value, Mapping) and not set(value) & set(DISTRIBUTIONS)
+        flat.update(_flatten(value, f"{name}.") if is_block else {name: value})
+    return flat
+
+
+def _show(value: object) -> str:
+    return "not set" if value is MISSING else json.dumps(value)
