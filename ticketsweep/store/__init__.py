@@ -1,0 +1,1 @@
+"""The mask database: five Parquet tables, one atomic file per trial and table, queried in SQL."""

@@ -1,0 +1,190 @@
+"""One Parquet file of the database: encoded, put in place atomically, checked when it is read."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ticketsweep.errors import StorageError
+from ticketsweep.store.paths import Storage, StoredFile, one_line, temporary_path
+from ticketsweep.store.schema import SCHEMA_VERSION, SCHEMAS, Table
+
+_VERSION_KEY = b"ticketsweep.schema_version"
+_TABLE_KEY = b"ticketsweep.table"
+_STATUS_KEY = b"ticketsweep.status"
+
+FORMAT = ds.ParquetFileFormat(
+    # A flipped bit in a page is an error, not another mask.
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
+"""What reading a damaged Parquet file has been seen to raise."""
+
+
+class UnreadableFile(StorageError):
+    """A data file that is damaged, of another table, or of a newer schema version."""
+
+
+def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buffer:
+    """The table as the bytes of a Parquet file, stamped with the schema's version."""
+    stamp = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _TABLE_KEY: table.encode()}
+    if status is not None:
+        stamp[_STATUS_KEY] = status.encode()
+    sink = pa.BufferOutputStream()
+    # Bits neither repeat nor sort: a dictionary or statistics of them would only take space.
+    columns = [name for name in rows.column_names if name != "bits"]
+    pq.write_table(
+        rows.replace_schema_metadata(stamp),
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=columns,
+        write_statistics=columns,
+        write_page_checksum=True,
+        store_schema=True,
+    )
+    return sink.getvalue()
+
+
+def put(storage: Storage, path: str, data: pa.Buffer) -> None:
+    """Make `data` the content of `path`, all of it or nothing.
+
+    On a local disk the bytes go to a temporary name in the same folder and reach the disk before
+    the rename; on an object store they are one upload.
+
+    Raises StorageError (disk full, no permission, no network), with nothing half-written in sight.
+    """
+    try:
+        if storage.local is None:
+            with storage.filesystem.open_output_stream(path) as stream:
+                stream.write(data)
+        else:
+            _put_locally(Path(path), data)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"storage {storage.uri}: cannot write {path}: {one_line(error)} (free some space or "
+            f"mend the permissions, then run the same command again: finished trials are kept)"
+        ) from error
+
+
+def _put_locally(path: Path, data: pa.Buffer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(temporary_path(path.as_posix()))
+    try:
+        with temporary.open("xb", buffering=0) as stream:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[stream.write(rest) :]
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must outlive a power cut.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(storage: Storage, path: str) -> None:
+    """Delete a file if it is there. Raises StorageError where that is not allowed."""
+    try:
+        storage.filesystem.delete_file(path)
+    except FileNotFoundError:
+        return
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"storage {storage.uri}: cannot delete {path}: {one_line(error)}"
+        ) from error
+
+
+def open_fragment(storage: Storage, file: StoredFile) -> ds.ParquetFileFragment:
+    """A file with its footer read and checked; its rows are not read yet.
+
+    The sweep and trial that its name tells are known to the scan, so that filters on them skip it.
+
+    Raises UnreadableFile, or FileNotFoundError if it has gone since it was listed.
+    """
+    known = ds.field("sweep") == file.sweep
+    if file.table != "sweeps":
+        known &= ds.field("trial_id") == file.name
+    try:
+        fragment = FORMAT.make_fragment(file.path, storage.filesystem, partition_expression=known)
+        fragment.ensure_complete_metadata()
+        stamp, schema = fragment.metadata.metadata or {}, fragment.physical_schema
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:
+        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+    version = stamp.get(_VERSION_KEY, b"")
+    if not version.isdigit() or stamp.get(_TABLE_KEY) != file.table.encode():
+        raise UnreadableFile(f"{file.shown}: not a file of the table {file.table}")
+    if int(version) > SCHEMA_VERSION:
+        raise UnreadableFile(
+            f"{file.shown}: written by a newer ticketsweep (schema version {int(version)}, this "
+            f"one reads up to {SCHEMA_VERSION}): upgrade with `pip install --upgrade ticketsweep`"
+        )
+    if not schema.equals(SCHEMAS[file.table]):
+        raise UnreadableFile(f"{file.shown}: its columns are not those of the table {file.table}")
+    return fragment
+
+
+def status_of(fragment: ds.ParquetFileFragment) -> str:
+    """The status of a `trials` file's one row, from its footer."""
+    stamp: dict[bytes, bytes] = fragment.metadata.metadata or {}
+    return stamp.get(_STATUS_KEY, b"").decode(errors="replace")
+
+
+def check_pages(fragment: ds.ParquetFileFragment, file: StoredFile) -> None:
+    """Read every page, keeping none. Raises UnreadableFile if one is damaged."""
+    try:
+        for _ in fragment.to_batches(schema=SCHEMAS[file.table]):
+            pass
+    except FileNotFoundError:
+        return
+    except DAMAGE as error:
+        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+
+
+def read_file(storage: Storage, file: StoredFile) -> pa.Table:
+    """All rows of one file. Raises UnreadableFile or FileNotFoundError."""
+    fragment = open_fragment(storage, file)
+    try:
+        return fragment.to_table(schema=SCHEMAS[file.table])
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:
+        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+
+
+def committed_status(storage: Storage, sweep: str, trial_id: str) -> str | None:
+    """The status of a trial whose files are all there and open; None for any other.
+
+    A trial with a damaged or missing file counts as absent, so that it is run again.
+    """
+    marker = storage.file("trials", sweep, trial_id)
+    if marker is None:
+        return None
+    try:
+        status = str(read_file(storage, marker)["status"][0].as_py())
+        if status != "failed":
+            for table in ("masks", "replicates", "curves"):
+                file = storage.file(table, sweep, trial_id)
+                if file is None:
+                    return None
+                open_fragment(storage, file)
+    except (UnreadableFile, FileNotFoundError, IndexError):
+        return None
+    return status

@@ -1,0 +1,254 @@
+"""Where everything lies in a storage. No other module knows a file name.
+
+ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
+ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
+ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
+ROOT/tracking                               offline tracking runs, on a local storage
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from ticketsweep.errors import StorageError
+from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, Table
+
+STORAGE_VARIABLE = "TICKETSWEEP_STORAGE"
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_SUFFIX = ".parquet"
+_PARTITION = "sweep="
+_SWEEP_FILE = "sweep"
+_TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
+
+
+def default_storage() -> str:
+    """`$TICKETSWEEP_STORAGE`, else `./ticketsweep-storage`."""
+    return os.environ.get(STORAGE_VARIABLE) or "./ticketsweep-storage"
+
+
+def valid_name(name: str) -> bool:
+    """Whether a sweep (or trial) may be called so: it becomes a file's name on every system."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> str:
+    """The name itself. Raises StorageError if it is not valid."""
+    if not valid_name(name):
+        raise StorageError(
+            f"a sweep's name must be 1 to 100 letters, digits, '.', '_' or '-', without a leading "
+            f"dot, got {name!r} (it names a folder of the storage)"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One data file as a listing saw it; another size or time of writing is another file."""
+
+    table: Table
+    sweep: str
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def shown(self) -> str:
+        """The path below the storage's root."""
+        return "/".join(self.path.split("/")[-3:])
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A temporary file that some writer has not renamed (yet)."""
+
+    path: str
+    host: str
+    pid: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A root on a local disk or an object store.
+
+    Parameters
+    ----------
+    uri: as the user gave it.
+    filesystem, root: what it stands for.
+    local: the root as a local folder; None on an object store.
+    """
+
+    uri: str
+    filesystem: pafs.FileSystem
+    root: str
+    local: Path | None
+
+    @classmethod
+    def open(cls, uri: str, *, create: bool) -> Storage:
+        """Open a local path, or a `file://`, `s3://` or `gs://` URI.
+
+        Parameters
+        ----------
+        create: make the database if it is not there, and check that it can be written to.
+
+        Raises
+        ------
+        StorageError: no such database, not a database, not writable, or an unknown kind of URI.
+        """
+        storage = cls._locate(uri)
+        if create:
+            storage._create()
+        else:
+            storage._check_exists()
+        return storage
+
+    @classmethod
+    def _locate(cls, uri: str) -> Storage:
+        if "://" not in uri:
+            folder = Path(uri).expanduser().absolute()
+            return cls(uri, pafs.LocalFileSystem(), folder.as_posix(), folder)
+        try:
+            filesystem, root = pafs.FileSystem.from_uri(uri)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(
+                f"storage must be a folder or a file://, s3:// or gs:// URI, got {uri!r}: "
+                f"{one_line(error)}"
+            ) from error
+        root = root.rstrip("/")
+        local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
+        return cls(uri, filesystem, root, local)
+
+    def _create(self) -> None:
+        probe = f"{self.root}/.probe-{secrets.token_hex(8)}"
+        try:
+            for table in SCHEMAS:
+                self.filesystem.create_dir(self._folder(table), recursive=True)
+            with self.filesystem.open_output_stream(probe) as stream:
+                stream.write(b"ticketsweep")
+            self.filesystem.delete_file(probe)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"storage {self.uri} cannot be written to: {one_line(error)} "
+                f"(name another with --storage or ${STORAGE_VARIABLE})"
+            ) from error
+
+    def _check_exists(self) -> None:
+        remedy = (
+            f"`ticketsweep run` and `ticketsweep trial` make one; "
+            f"name another with --storage or ${STORAGE_VARIABLE}"
+        )
+        folders = [self.root, *(self._folder(table) for table in SCHEMAS)]
+        try:
+            root, *tables = self.filesystem.get_file_info(folders)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"storage {self.uri} cannot be read: {one_line(error)}") from error
+        if root.type == pafs.FileType.NotFound:
+            raise StorageError(f"storage {self.uri} does not exist ({remedy})")
+        if all(info.type != pafs.FileType.Directory for info in tables):
+            raise StorageError(
+                f"storage {self.uri} is not a mask database: it has no folder "
+                f"{', '.join(SCHEMAS)} ({remedy})"
+            )
+
+    def _folder(self, table: Table, sweep: str | None = None) -> str:
+        folder = f"{self.root}/{table}"
+        return folder if sweep is None else f"{folder}/{_PARTITION}{check_name(sweep)}"
+
+    def trial_file(self, table: Table, sweep: str, trial_id: str) -> str:
+        """Where a trial's rows of a table lie. Raises StorageError for an invalid name."""
+        return f"{self._folder(table, sweep)}/{check_name(trial_id)}{_SUFFIX}"
+
+    def sweep_file(self, sweep: str) -> str:
+        """Where the sweep's own row lies. Raises StorageError for an invalid name."""
+        return f"{self._folder('sweeps', sweep)}/{_SWEEP_FILE}{_SUFFIX}"
+
+    def optuna_journal(self, sweep: str) -> Path | None:
+        """Optuna's journal; None on an object store, which has neither appends nor locks."""
+        return (
+            None if self.local is None else self.local / "optuna" / f"{check_name(sweep)}.journal"
+        )
+
+    def tracking_folder(self) -> Path:
+        """Where tracking writes: in the storage, or beside the user where that is remote."""
+        return (
+            Path("ticketsweep-tracking").absolute()
+            if self.local is None
+            else (self.local / "tracking")
+        )
+
+    def files(self, table: Table, sweep: str | None = None) -> list[StoredFile]:
+        """The data files of a table (of one sweep), in the order of their paths.
+
+        Raises StorageError where the storage cannot be listed.
+        """
+        found = []
+        for info in self._list(self._folder(table, sweep)):
+            parts = info.path.removeprefix(f"{self.root}/").split("/")
+            if len(parts) != 3 or not parts[1].startswith(_PARTITION):
+                continue
+            name = parts[2].removesuffix(_SUFFIX)
+            if name == parts[2] or name.startswith("."):
+                continue
+            of = parts[1].removeprefix(_PARTITION)
+            found.append(StoredFile(table, of, name, info.path, info.size, info.mtime_ns or 0))
+        return sorted(found, key=lambda file: file.path)
+
+    def file(self, table: Table, sweep: str, trial_id: str) -> StoredFile | None:
+        """One trial's file of a table, or None if it is not there."""
+        path = self.trial_file(table, sweep, trial_id)
+        info = self.filesystem.get_file_info(path)
+        if info.type != pafs.FileType.File:
+            return None
+        return StoredFile(table, sweep, trial_id, path, info.size, info.mtime_ns or 0)
+
+    def sweeps_with_trials(self) -> list[str]:
+        """The names of all sweeps that have a trial's file."""
+        folders = pafs.FileSelector(self._folder("trials"), allow_not_found=True)
+        names = [info.base_name for info in self.filesystem.get_file_info(folders)]
+        return sorted(
+            name.removeprefix(_PARTITION) for name in names if name.startswith(_PARTITION)
+        )
+
+    def leftovers(self, sweep: str) -> list[Leftover]:
+        """Temporary files below a sweep's folders."""
+        found = []
+        for table in ("sweeps", *TRIAL_TABLES):
+            for info in self._list(self._folder(table, sweep)):
+                if match := _TEMPORARY.fullmatch(info.base_name):
+                    pid, mtime_ns = int(match["pid"]), info.mtime_ns or 0
+                    found.append(Leftover(info.path, match["host"], pid, mtime_ns))
+        return found
+
+    def _list(self, folder: str) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
+        try:
+            infos = self.filesystem.get_file_info(selector)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"storage {self.uri} cannot be read: {one_line(error)}") from error
+        return [info for info in infos if info.type == pafs.FileType.File]
+
+
+def temporary_path(path: str) -> str:
+    """A name beside `path` that no reader takes for data and that tells whose it is."""
+    folder, name = path.rsplit("/", 1)
+    return f"{folder}/.{name}.{this_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
+def this_host() -> str:
+    """This machine's name, reduced to letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:63] or "host"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

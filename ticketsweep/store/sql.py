@@ -1,0 +1,119 @@
+"""SQL over the tables: DuckDB with everything but the tables locked away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from ticketsweep.errors import QueryError
+from ticketsweep.store.schema import SCHEMAS, Table
+
+# DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one: hence
+# the cases.
+MACROS: Mapping[str, str] = {
+    "mask_kept": "(a) AS CASE WHEN a::BLOB = ''::BLOB THEN 0 ELSE bit_count(a::BLOB::BIT) END",
+    "mask_and": (
+        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN ''::BLOB"
+        " ELSE (a::BLOB::BIT & b::BLOB::BIT)::BLOB END"
+    ),
+    "mask_hamming": (
+        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN 0"
+        " ELSE bit_count(xor(a::BLOB::BIT, b::BLOB::BIT)) END"
+    ),
+    "mask_jaccard": (
+        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN NULL"
+        " ELSE bit_count(a::BLOB::BIT & b::BLOB::BIT)::DOUBLE"
+        " / nullif(bit_count(a::BLOB::BIT | b::BLOB::BIT), 0) END"
+    ),
+}
+"""Over the `bits` of two masks of one shape.
+
+mask_kept(a)        number of open gates
+mask_and(a, b)      the gates open in both, as bits
+mask_hamming(a, b)  number of gates that differ (divide by `size` for the Hamming share)
+mask_jaccard(a, b)  open in both / open in either; NULL where both masks are empty
+
+Masks of different numbers of bytes are an error, as in DuckDB's own BIT functions.
+"""
+
+_ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_LOCKED = {
+    "enable_external_access": "false",
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+}
+_OF_THE_QUERY = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.PermissionException,
+    duckdb.OutOfMemoryException,
+    duckdb.InterruptException,
+)
+
+
+class ScanError(QueryError):
+    """The query failed while it ran: its own fault, or that of a file it read."""
+
+
+def check_query(query: str) -> None:
+    """Raises QueryError unless the query is one SELECT or EXPLAIN, as DuckDB's parser sees it."""
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise QueryError(_one_line(error)) from error
+    if len(statements) != 1:
+        raise QueryError(f"a query must be one statement, got {len(statements)}")
+    if statements[0].type not in _ALLOWED:
+        raise QueryError(
+            f"a query must be a SELECT or EXPLAIN, got {statements[0].type.name} "
+            f"(the database is read only)"
+        )
+
+
+def run_query(query: str, tables: Mapping[Table, ds.Dataset | pa.Table]) -> pa.Table:
+    """The result of one SELECT or EXPLAIN over the given tables.
+
+    Every query gets a connection of its own, in a read-only transaction, which reaches no file, no
+    network, no extension, no Python variable and no setting.
+
+    Raises ScanError if it fails while running, QueryError if it is not a valid query.
+    """
+    check_query(query)
+    with duckdb.connect(":memory:", config=dict(_LOCKED)) as connection:
+        for table, rows in tables.items():
+            connection.register(table, rows)
+        for name, body in MACROS.items():
+            connection.execute(f"CREATE MACRO {name}{body}")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET lock_configuration = true")
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            return connection.sql(query).to_arrow_table()
+        except _OF_THE_QUERY as error:
+            raise QueryError(_one_line(error)) from error
+        except duckdb.Error as error:
+            raise ScanError(_one_line(error)) from error
+
+
+def mentioned_tables(query: str) -> tuple[Table, ...]:
+    """The tables whose name occurs in the query; all of them if none does.
+
+    A table that is not mentioned cannot be read by the query, so its files need not be opened.
+    """
+    text = query.lower()
+    found = tuple(table for table in SCHEMAS if table in text)
+    return found or tuple(SCHEMAS)
+
+
+def _one_line(error: duckdb.Error) -> str:
+    # DuckDB appends the query with a caret below it, after an empty line.
+    message = str(error).split("\n\nLINE ")[0]
+    return " ".join(message.split())
