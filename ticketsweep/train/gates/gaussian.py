@@ -1,0 +1,149 @@
+"""Continuously relaxed Bernoulli gates (Tsayag & Lindenbaum, arXiv 2603.08914).
+
+    z = clip(mu + eps, 0, 1),  eps ~ N(0, temperature^2)      sampled afresh every step
+    P(z > 0) = Phi(mu / temperature)                          expected L0 norm of one gate
+
+The module has the formulas in the plain, and one autograd function that computes the same in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ticketsweep.train.pack import Layers, Layout
+
+
+@dataclass(frozen=True)
+class GaussianSettings:
+    """The family's hyperparameters.
+
+    Attributes
+    ----------
+    l0_strength: of the penalty, per mean gate; >= 0.
+    temperature, temperature_end: sigma of the noise at the first and the last step; > 0.
+    temperature_schedule: a key of `loop.SCHEDULES`.
+    init: mu of every gate before the first step.
+    """
+
+    l0_strength: float
+    temperature: float
+    temperature_end: float
+    temperature_schedule: str
+    init: float
+
+
+def relaxed_gate(mu: Tensor, noise: Tensor) -> Tensor:
+    """`clip(mu + noise, 0, 1)`; the noise has standard deviation sigma."""
+    return torch.clamp(mu + noise, 0, 1)
+
+
+def expected_density(mu: Tensor, *, temperature: float) -> Tensor:
+    """Mean over the last axis of `P(z > 0) = Phi(mu / temperature)`."""
+    share: Tensor = torch.special.ndtr(mu / temperature)
+    return share.mean(dim=-1)
+
+
+def penalty(mu: Tensor, *, l0_strength: float, temperature: float) -> Tensor:
+    """`l0_strength * mean Phi(mu / temperature)` over the last axis.
+
+    The mean, where the paper has a sum, lets one strength mean the same in every architecture.
+    """
+    return l0_strength * expected_density(mu, temperature=temperature)
+
+
+class GaussianGates:
+    """The gates of a pack.
+
+    Each replicate draws its noise from a generator of its own, so it sees the same noise whatever
+    else is in the pack. The penalty keeps the first temperature while the noise is annealed: with
+    the annealed one its gradient would vanish for every gate that has left (-sigma, sigma).
+
+    Parameters
+    ----------
+    settings: of the family.
+    weights: frozen weights, float32 (R, G).
+    layout: of a row of weights.
+    seeds: of the gate streams, one a replicate.
+    """
+
+    def __init__(
+        self, settings: GaussianSettings, weights: Tensor, layout: Layout, seeds: Sequence[int]
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._weights = weights
+        self._generators = [torch.Generator(weights.device).manual_seed(seed) for seed in seeds]
+        # Buffers of the step: a fresh temporary for each operation costs more than the arithmetic.
+        self._noisy = torch.empty_like(weights)  # mu + eps
+        self._gated = torch.empty_like(weights)  # z * W
+        self._gradient = torch.empty_like(weights)
+        self._noisy_layers = layout.split(self._noisy)
+        self._gated_layers = layout.split(self._gated)
+        self._gradient_layers = layout.split(self._gradient)
+        self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
+        self.parameter.grad = self._gradient
+
+    def sample(self, temperature: float) -> Layers:
+        """Gated weights (R, *shape) of each layer, with fresh noise.
+
+        Differentiating them fills `parameter.grad` with the gradient of loss plus penalty, where
+        the loss is a sum over replicates. They are valid until the next call.
+        """
+        layers: Layers = _GatedWeights.apply(self.parameter, self, temperature)
+        return layers
+
+    def _forward(self, temperature: float) -> Layers:
+        for row, generator in zip(self._noisy, self._generators, strict=True):
+            row.normal_(0, temperature, generator=generator)
+        self._noisy.add_(self.parameter.detach())
+        torch.clamp(self._noisy, 0, 1, out=self._gated).mul_(self._weights)
+        return tuple(layer.detach() for layer in self._gated_layers)
+
+    def _backward(self, gradients: Layers) -> Tensor:
+        for gradient, noisy, out in zip(
+            gradients, self._noisy_layers, self._gradient_layers, strict=True
+        ):
+            # dz/dmu = 1 where 0 < mu + eps < 1, else 0: the gradient of a hard tanh.
+            torch.ops.aten.hardtanh_backward.grad_input(gradient, noisy, 0, 1, grad_input=out)
+        self._gradient.mul_(self._weights)
+        # d penalty / d mu = l0_strength / G * phi(mu / T) / T. The gated weights have served their
+        # purpose, so their memory holds the density.
+        sigma = self._settings.temperature
+        density = torch.square(self.parameter.detach(), out=self._gated)
+        density.mul_(-0.5 / sigma**2).exp_()
+        scale = self._settings.l0_strength / (self._layout.size * sigma * math.sqrt(2 * math.pi))
+        return self._gradient.add_(density, alpha=scale)
+
+    @torch.no_grad()
+    def expected_density(self, temperature: float) -> Tensor:
+        """Expected share of open gates at this temperature, (R,)."""
+        return expected_density(self.parameter, temperature=temperature)
+
+    @torch.no_grad()
+    def undecided(self) -> Tensor:
+        """Share of gates with `0 < mu < 1`, which hardening has to round, (R,)."""
+        return ((self.parameter > 0) & (self.parameter < 1)).double().mean(dim=1)
+
+    @torch.no_grad()
+    def harden(self) -> Tensor:
+        """Gates that are kept, `mu > 0.5`: bool (R, G)."""
+        return self.parameter > 0.5
+
+
+class _GatedWeights(torch.autograd.Function):
+    """`relaxed_gate(mu, eps) * W` layer by layer, with the penalty's gradient added to mu's."""
+
+    @staticmethod
+    def forward(ctx: Any, _parameter: Tensor, gates: GaussianGates, temperature: float) -> Layers:
+        ctx.gates = gates
+        return gates._forward(temperature)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.gates._backward(gradients), None, None
