@@ -151,8 +151,8 @@ def z_score(
 
 
 def _counts(*counts: Counts) -> tuple[NDArray[np.int64], ...]:
-    """Counts as int64 arrays: products of two layer sizes need more than 32 bits."""
-    return tuple(np.asarray(count, dtype=np.int64) for count in counts)
+    """Counts as int64 arrays of one shape: products of layer sizes need more than 32 bits."""
+    return np.broadcast_arrays(*(np.asarray(count, dtype=np.int64) for count in counts))
 
 
 def _ratio(
@@ -161,9 +161,7 @@ def _ratio(
     layer_axis: int | None = None,
 ) -> Floats:
     """Quotient as float64, NaN where the denominator is 0."""
-    top, bottom = np.broadcast_arrays(
-        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    )
+    top, bottom = numerator.astype(np.float64), denominator.astype(np.float64)
     if layer_axis is not None:
         top, bottom = top.sum(axis=layer_axis), bottom.sum(axis=layer_axis)
     undefined = np.full(np.shape(bottom), np.nan)
