@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ from ticketsweep.store.paths import Storage, StoredFile, one_line
 from ticketsweep.store.schema import SCHEMAS, Table
 from ticketsweep.store.sql import ScanError, check_query, mentioned_tables, run_query
 
+_ATTEMPTS = 20  # a reader gives up on a storage that changes under every one of them
 _OPENERS = 8  # footers read at once; on an object store each is a round trip or two
 
 
@@ -48,7 +51,7 @@ class Database:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for each file that the answers so far leave out: which, and why."""
-        return tuple(f"skipped {reason}" for _, reason in self._skipped.values())
+        return tuple(f"skipped {self._skipped[path][1]}" for path in sorted(self._skipped))
 
     def sweeps(self) -> pa.Table:
         """One row per sweep, with the columns of `SWEEPS`, by name."""
@@ -59,6 +62,11 @@ class Database:
         rows = self._read("trials", sweep=sweep)
         keys = ("sweep", "started_at", "trial_id")
         return rows.sort_by([(key, "ascending") for key in keys])
+
+    def trial(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
+        """One trial's row as plain values (`metrics` as a list of pairs), or None without it."""
+        rows: list[dict[str, Any]] = self._read("trials", sweep=sweep, trial_id=trial_id).to_pylist()
+        return rows[0] if rows else None
 
     def replicates(self, sweep: str | None = None, trial_id: str | None = None) -> pa.Table:
         """One row per replicate, with the columns of `REPLICATES`."""
@@ -89,15 +97,10 @@ class Database:
         """
         check_query(query)
         tables = mentioned_tables(query)
-        while True:
-            files = {table: self._committed(table) for table in tables}
-            datasets = {table: self._dataset(table, files[table]) for table in tables}
-            try:
-                return run_query(query, datasets)
-            except ScanError as error:
-                read = [file for table in tables for file in files[table]]
-                if not self._skip_damaged(read):
-                    raise QueryError(str(error)) from error
+        return self._answer(
+            lambda: {table: self._committed(table) for table in tables},
+            lambda datasets: run_query(query, datasets),
+        )
 
     def _read(
         self,
@@ -107,17 +110,43 @@ class Database:
         trial_id: str | None = None,
         where: ds.Expression | None = None,
     ) -> pa.Table:
-        while True:
-            files = self._committed(table, sweep=sweep, trial_id=trial_id)
-            try:
-                return self._dataset(table, files).to_table(filter=where)
-            except DAMAGE as error:
-                if not self._skip_damaged(files):
-                    raise UnreadableFile(f"{table}: {one_line(error)}") from error
+        return self._answer(
+            lambda: {table: self._committed(table, sweep=sweep, trial_id=trial_id)},
+            lambda datasets: datasets[table].to_table(filter=where),
+        )
 
-    def _dataset(self, table: Table, files: Iterable[StoredFile]) -> ds.Dataset:
+    def _answer(
+        self,
+        select: Callable[[], Mapping[Table, Sequence[StoredFile]]],
+        scan: Callable[[Mapping[Table, ds.Dataset]], pa.Table],
+    ) -> pa.Table:
+        """Scan the selected files; where that fails because of a file, select and scan again.
+
+        A file is at fault if it has been replaced since it was selected (the next selection has
+        the new one) or if a page of it is damaged (the next selection leaves it out).
+        """
+        attempts = itertools.count(1)
+        while True:
+            files = select()
+            datasets = {table: self._dataset(table, files[table]) for table in files}
+            try:
+                return scan(datasets)
+            except (ScanError, *DAMAGE) as error:
+                read = [file for table in files for file in files[table]]
+                if next(attempts) < _ATTEMPTS and (
+                    self._replaced(files) or self._skip_damaged(read)
+                ):
+                    continue
+                if isinstance(error, QueryError):
+                    raise QueryError(str(error)) from error
+                raise UnreadableFile(f"storage {self.storage.uri}: {one_line(error)}") from error
+
+    def _dataset(self, table: Table, files: Sequence[StoredFile]) -> ds.Dataset:
         fragments = [self._opened[file] for file in files]
         return ds.FileSystemDataset(fragments, SCHEMAS[table], FORMAT, self.storage.filesystem)
+
+    def _replaced(self, files: Mapping[Table, Sequence[StoredFile]]) -> bool:
+        return any(set(files[table]) - set(self.storage.files(table)) for table in files)
 
     def _committed(
         self, table: Table, *, sweep: str | None = None, trial_id: str | None = None
@@ -158,7 +187,7 @@ class Database:
         except UnreadableFile as error:
             self._skipped[file.path] = (file, str(error))
 
-    def _skip_damaged(self, files: Iterable[StoredFile]) -> bool:
+    def _skip_damaged(self, files: Sequence[StoredFile]) -> bool:
         """Read the files through and note the damaged ones as skipped; whether there were any."""
         before = len(self._skipped)
         for file in files:

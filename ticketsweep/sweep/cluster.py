@@ -1,0 +1,116 @@
+"""Connecting to Ray: a running cluster by address, or a local one that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Read by Ray when it is imported, so they are set first.
+_ENVIRONMENT = {
+    # Under `uv run`, Ray would build a second environment for its workers.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Workers keep the driver's folder, so relative paths mean the same.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Results go into the mask database; Tune's own CSV, JSON and TensorBoard files are not written.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: Tune's handler would wait for every running step.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's new console prints a header even when told to be silent; progress is ours.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Failures are shown once, by us.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Tune's snapshots of the experiment are never read: the mask database is the truth.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # A searcher's trials would start one at a time; how many may run is decided by our searcher.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  # after its environment
+
+from ticketsweep.errors import SweepError  # noqa: E402
+
+_FOLDER_PREFIX = "ticketsweep-ray-"
+_LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
+_OBJECT_STORE_SPARE = 128 * 2**20  # bytes beside the data sets, for Ray's own messages
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the connected Ray has in all."""
+
+    cpus: float
+    gpus: float
+
+
+@contextlib.contextmanager
+def connect(address: str | None, *, shared_bytes: int) -> Iterator[Cluster]:
+    """A connection to Ray, closed at the end; without an `address`, a local Ray for that long.
+
+    Parameters
+    ----------
+    address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts a local Ray.
+    shared_bytes: size of the data that will lie in the object store.
+
+    Raises
+    ------
+    SweepError: there is no cluster at the address.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            folder = stack.enter_context(_temporary_folder())
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
+                _temp_dir=str(folder),
+            )
+        else:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise SweepError(
+                    f"--address must be that of a running Ray cluster, got {address!r} "
+                    f"({reason}; start one with `ray start --head`, or leave --address out)"
+                ) from None
+        stack.callback(ray.shutdown)
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own lack
+        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for a local Ray's sockets and logs; those of killed drivers are removed first."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST_FOLDER:
+        parent = Path("/tmp")
+    for leftover in parent.glob(f"{_FOLDER_PREFIX}*"):
+        owner = leftover.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,31 @@
+"""What a front end learns of a running sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ticketsweep.config import TrialConfig
+from ticketsweep.trial import Progress
+
+
+class Observer(Protocol):
+    """Told of everything in the driver's main thread; of warnings from any thread."""
+
+    def phase(self, text: str) -> None:
+        """What is going on while nothing else moves."""
+
+    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+        """Ray is there; `stored` of `samples` trials need not be run."""
+
+    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+        """A worker has taken the trial up, perhaps for the second time."""
+
+    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+        """A logged step."""
+
+    def trial_finished(self, trial_id: str, row: Mapping[str, Any]) -> None:
+        """The trial is stored: complete, failed, or copied from another sweep."""
+
+    def warn(self, text: str) -> None:
+        """One sentence that the user should read."""
