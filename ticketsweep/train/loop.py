@@ -1,4 +1,4 @@
-"""What every training loop here is made of: schedules, optimizers, batches, evaluation."""
+"""What every training loop here is made of: schedules, batches, evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from ticketsweep.train.pack import Layers, PackedModel
 
-SGD_MOMENTUM = 0.9
 EVALUATION_IMAGES = 4096  # images times replicates in one forward pass without gradients
 
 
@@ -63,16 +62,6 @@ def log_steps(steps: int, points: int) -> list[int]:
     """About `points` step counts, evenly spaced, the last of them `steps`."""
     points = min(max(1, points), steps)
     return [round(steps * (at + 1) / points) for at in range(points)]
-
-
-def make_optimizer(name: str, parameter: Tensor, *, lr: float) -> torch.optim.Optimizer:
-    """`adam` (torch's defaults) or `sgd` (momentum 0.9) on one flat parameter, as one fused kernel.
-
-    Both act on each element alone, so a replicate's update does not depend on its pack.
-    """
-    if name == "adam":
-        return torch.optim.Adam([parameter], lr=lr, fused=True)
-    return torch.optim.SGD([parameter], lr=lr, momentum=SGD_MOMENTUM, fused=True)
 
 
 class BatchOrder:

@@ -24,12 +24,12 @@ from ticketsweep.train.loop import (
     evaluate,
     learning_rates,
     log_steps,
-    make_optimizer,
     replicate_losses,
     take_batches,
     temperatures,
 )
 from ticketsweep.train.models import initial_weights
+from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout, PackedModel
 
 
@@ -183,7 +183,7 @@ def find_tickets(
     weights = rewound[[inits.index(replicate.init_seed) for replicate in replicates]]
 
     gates = GaussianGates(gate, weights, layout, [r.gate_seed for r in replicates])
-    optimizer = make_optimizer(train.optimizer, gates.parameter, lr=train.lr)
+    update = OPTIMIZERS[train.optimizer](gates.parameter)
     orders = [
         BatchOrder(train_rows, batch_size=train.batch_size, seed=r.data_seed) for r in replicates
     ]
@@ -204,8 +204,7 @@ def find_tickets(
             losses = replicate_losses(packed(gates.sample(sigmas[step]), batch), labels)
             # Fills gates.parameter.grad; .backward() would add to what is there.
             torch.autograd.grad(losses.sum(), gates.parameter)
-            optimizer.param_groups[0]["lr"] = rates[step]
-            optimizer.step()
+            update(rates[step])
             total += losses.detach()
         loss = (total / (logged - done)).double().cpu().numpy()
         train_seconds += time.perf_counter() - began
@@ -268,13 +267,13 @@ def _pretrain(
     layers = tuple(layer.requires_grad_() for layer in layout.split(weights.detach()))
     weights.grad = torch.empty_like(weights)
     gradients = layout.split(weights.grad)
-    optimizer = make_optimizer(how.optimizer, weights, lr=how.lr)
+    update = OPTIMIZERS[how.optimizer](weights)
     for _ in range(steps):
         batch, labels = take_batches(images, orders)
         loss = replicate_losses(packed(layers, batch), labels).sum()
         for into, gradient in zip(gradients, torch.autograd.grad(loss, layers), strict=True):
             into.copy_(gradient)
-        optimizer.step()
+        update(how.lr)
     weights.grad = None
 
 
