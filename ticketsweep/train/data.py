@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ def _download(kind: type, data_root: Path) -> None:
         with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(sys.stderr):
             kind(data_root, download=True)
     except (OSError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        words = str(error).split() or [type(error).__name__]
+        reason = textwrap.shorten(" ".join(words), 160, placeholder=" …")
         raise DataError(
             f"data_root must hold {kind.__name__}/raw/ with its four files, got {data_root}, and "
             f"the download failed: {reason} (set data_root or $TICKETSWEEP_DATA to a folder that "
