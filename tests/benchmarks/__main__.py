@@ -1,0 +1,150 @@
+"""Every speed figure that the project claims, as ratios measured in one run.
+
+    uv run python -m tests.benchmarks            all of them
+    uv run python -m tests.benchmarks help loop  some
+
+Ours and the other take turns, after one uncounted turn each where that is cheap; the ratio is that
+of the medians, and the spread is the lowest and the highest ratio of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of ours and of the other, turn by turn."""
+
+    what: str
+    against: str
+    target: str
+    ours: list[float]
+    other: list[float]
+
+    def row(self) -> str:
+        pairs = [o / t for o, t in zip(self.ours, self.other, strict=True)]
+        ratio = statistics.median(self.ours) / statistics.median(self.other)
+        return (
+            f"| {self.what} | {self.against} | {_seconds(self.ours)} | {_seconds(self.other)} "
+            f"| {ratio:.3g} [{min(pairs):.3g}, {max(pairs):.3g}] | {self.target} "
+            f"| {len(self.ours)} |"
+        )
+
+
+def _seconds(values: list[float]) -> str:
+    median = statistics.median(values)
+    return f"{median * 1e3:.3g} ms" if median < 1 else f"{median:.3g} s"
+
+
+def in_turn(
+    what: str, against: str, target: str, *, ours: Callable[[], float], other: Callable[[], float],
+    turns: int, warm_up: bool,
+) -> Comparison:  # fmt: skip
+    if warm_up:
+        ours(), other()
+    pairs = [(ours(), other()) for _ in range(turns)]
+    return Comparison(what, against, target, [o for o, _ in pairs], [t for _, t in pairs])
+
+
+def command(*arguments: str) -> float:
+    """Wall seconds of a command, which must succeed."""
+    began = time.perf_counter()
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+    return seconds
+
+
+def ticketsweep(*arguments: str) -> float:
+    return command(str(Path(sys.executable).with_name("ticketsweep")), *arguments)
+
+
+def bench_help(turns: int) -> list[Comparison]:
+    return [
+        in_turn(
+            "`ticketsweep --help`", "`python -c pass`", "ours under 0.5 s",
+            ours=lambda: ticketsweep("--help"),
+            other=lambda: command(sys.executable, "-c", "pass"),
+            turns=max(turns, 9), warm_up=True,
+        )
+    ]  # fmt: skip
+
+
+def bench_loop(turns: int) -> list[Comparison]:
+    from tests.benchmarks.bare_loop import bare_seconds, cases, trial_seconds
+
+    return [
+        in_turn(
+            f"a step of a trial's training loop, {case.name}", "a bare loop", "<= 1.10",
+            ours=lambda case=case: trial_seconds(case),
+            other=lambda case=case: bare_seconds(case),
+            turns=max(turns, 5), warm_up=True,
+        )
+        for case in cases()
+    ]  # fmt: skip
+
+
+def bench_sweep(turns: int) -> list[Comparison]:
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            space = str(HERE / "digits_sweep.yaml")
+            return ticketsweep("run", space, "--storage", folder, "--wandb", "off")
+
+    def plain(*options: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            script = str(HERE / "plain_tune.py")
+            return command(sys.executable, script, "--folder", folder, *options)
+
+    what = "sweep of 8 trials x 4 digits replicates, whole command"
+    return [
+        in_turn(what, "plain Ray Tune, 32 one-seed trials", "<= 1/6 = 0.167",
+                ours=ours, other=plain, turns=turns, warm_up=False),
+        in_turn(what, "the same script with reused actors", "none",
+                ours=ours, other=lambda: plain("--reuse-actors"), turns=turns, warm_up=False),
+    ]  # fmt: skip
+
+
+BENCHMARKS = {"help": bench_help, "loop": bench_loop, "sweep": bench_sweep}
+
+
+def machine() -> str:
+    import ray
+    import torch
+
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, ray {ray.__version__}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    # Ray would set up a second environment under `uv run`.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    print(f"{machine()}\n")
+    print("| what | against | ours | other | ratio [lowest, highest] | target | n |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.names or BENCHMARKS:
+        for comparison in BENCHMARKS[name](options.turns):
+            print(comparison.row(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
