@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from ticketsweep.errors import MISSING, Fault
 
@@ -77,11 +77,15 @@ class Suggest(Protocol):
 def _parse(value: Any, key: str, faults: list[Fault]) -> Node:
     if not isinstance(value, Mapping):
         return value
-    if len(value) == 1:
+    if is_distribution(value):
         (word, argument), *_ = value.items()
-        if word in DISTRIBUTIONS:
-            return DISTRIBUTIONS[word](argument, key, word, faults)
+        return DISTRIBUTIONS[word](argument, key, word, faults)
     return parse_tree(value, f"{key}.", faults)
+
+
+def is_distribution(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a plain value is written as a distribution: a mapping of its word to an argument."""
+    return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in DISTRIBUTIONS
 
 
 def parse_tree(raw: Mapping[str, Any], prefix: str, faults: list[Fault]) -> dict[str, Node]:
@@ -96,7 +100,10 @@ def parse_tree(raw: Mapping[str, Any], prefix: str, faults: list[Fault]) -> dict
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a number that a float can hold, which no integer above 1e308 is."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _parse_range(argument: Any, key: str, word: str, faults: list[Fault]) -> Node:
@@ -125,15 +132,24 @@ def _parse_choice(argument: Any, key: str, word: str, faults: list[Fault]) -> No
     if not isinstance(argument, list) or not argument:
         faults.append(Fault(key, shown, "must be {choice: [option, …]} with at least one option"))
         return _BROKEN
-    options = tuple(_parse(option, key, faults) for option in argument)
-    if any(isinstance(option, (Uniform, Integer, Choice)) for option in options):
-        faults.append(Fault(key, shown, "must not hold a bare distribution among its options"))
+    if any(map(is_distribution, argument)):
+        rule = "must not hold a bare distribution among its options"
+        faults.append(Fault(key, shown, rule, "inside a mapping it may stand"))
         return _BROKEN
-    plain = [json.dumps(as_plain(option), sort_keys=True) for option in options]
-    if len(set(plain)) < len(plain):
+    known_faults = len(faults)
+    options = tuple(_parse(option, key, faults) for option in argument)
+    if len(faults) == known_faults and len({_identity(option) for option in options}) < len(
+        options
+    ):
         faults.append(Fault(key, shown, "must not name an option twice"))
         return _BROKEN
     return Choice(options)
+
+
+def _identity(node: Node) -> str:
+    """Text that is the same for nodes of the same meaning: `1` and `1.0`, and any order of keys."""
+    written = json.dumps(as_plain(node), default=repr)
+    return json.dumps(json.loads(written, parse_int=float), sort_keys=True)
 
 
 DISTRIBUTIONS = {
@@ -196,9 +212,7 @@ def walk(node: Node, key: str) -> Iterator[tuple[str, Distribution]]:
 def grid(node: Node, key: str) -> Iterator[tuple[tuple[str, Any], ...]]:
     """Every point of `node` as (dotted key, label) pairs; ranges of numbers have no points."""
     if isinstance(node, Mapping):
-        axes = [list(grid(c, f"{key}.{n}" if key else n)) for n, c in node.items()]
-        for combination in itertools.product(*axes):
-            yield tuple(itertools.chain.from_iterable(combination))
+        yield from _crossed([(f"{key}.{n}" if key else n, child) for n, child in node.items()])
     elif isinstance(node, Integer):
         for value in range(node.low, node.high + 1):
             yield ((key, value),)
@@ -208,6 +222,19 @@ def grid(node: Node, key: str) -> Iterator[tuple[tuple[str, Any], ...]]:
                 yield ((key, label), *rest)
     else:
         yield ()
+
+
+def _crossed(axes: Sequence[tuple[str, Node]]) -> Iterator[tuple[tuple[str, Any], ...]]:
+    """The product of the grids of `axes`, the last varying fastest; made one at a time, for a
+    range of whole numbers may be endless in practice.
+    """
+    if not axes:
+        yield ()
+        return
+    (key, node), *others = axes
+    for point in grid(node, key):
+        for rest in _crossed(others):
+            yield point + rest
 
 
 def as_plain(node: Node) -> Any:
