@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from ticketsweep.distributions import DISTRIBUTIONS
 from ticketsweep.errors import MISSING, ConfigError, Fault, did_you_mean
 
 # Part of every fingerprint. Raise it when the same configuration would train to another result, so
@@ -51,7 +52,7 @@ def _known_dataset(name: str) -> str:
     scheme, colon, folder = name.partition(":")
     if colon and scheme == "parquet" and folder:
         return name
-    if name not in DATASETS or name == "parquet:DIR":
+    if name not in DATASETS:
         raise ValueError(f"must be a data set this version has ({did_you_mean(name, DATASETS)})")
     return name
 
@@ -60,6 +61,12 @@ class Section(BaseModel):
     """Base of every block of settings: frozen, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _one_zero(cls, value: Any) -> Any:
+        """-0.0 is 0.0, since equal configurations must have equal fingerprints."""
+        return value + 0.0 if isinstance(value, float) else value
 
 
 class GaussianGate(Section):
@@ -170,7 +177,7 @@ def validate(model: type[BaseModel], raw: Mapping[str, Any]) -> list[Fault]:
     try:
         model.model_validate(dict(raw))
     except ValidationError as error:
-        return [_fault(model, details) for details in error.errors(include_url=False)]
+        return _faults(model, error)
     return []
 
 
@@ -181,20 +188,20 @@ def parse_config(raw: Mapping[str, Any], *, source: str) -> TrialConfig:
     ------
     ConfigError: with every fault of `raw`, under the name `source`.
     """
-    faults = validate(TrialConfig, raw)
-    if faults:
-        raise ConfigError(source, faults)
-    return TrialConfig.model_validate(dict(raw))
+    try:
+        return TrialConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(source, _faults(TrialConfig, error)) from None
 
 
 _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="),
            "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}  # fmt: skip
 _TYPES = {
     "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "string_type": "must be text",
+    "string_unicode": "must be text",  # half a character, as a broken escape leaves it
     "model_type": "must be a mapping of settings",
     "dict_type": "must be a mapping",
     "string_too_short": "must not be empty",
@@ -202,18 +209,24 @@ _TYPES = {
 }
 
 
+def _faults(model: type[BaseModel], error: ValidationError) -> list[Fault]:
+    return [_fault(model, details) for details in error.errors(include_url=False)]
+
+
 def _fault(model: type[BaseModel], details: ErrorDetails) -> Fault:
     """One pydantic error in our words: the key as the user wrote it, the rule, the remedy."""
     path = [str(part) for part in details["loc"] if part != "[key]"]
     key = ".".join(path)
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        return Fault(key, MISSING, "is not a setting", did_you_mean(path[-1], known))
-    remedy = _description(model, path)
+    if kind in ("extra_forbidden", "invalid_key"):
+        known = list(_section_at(model, path).model_fields)
+        top_level = ["sweep"] if model is TrialConfig and len(path) == 1 else []
+        return Fault(key, MISSING, "is not a setting", did_you_mean(path[-1], known + top_level))
+    field = _section_at(model, path).model_fields.get(path[-1])
+    remedy = (field.description or "") if field else ""
     if kind in _BOUNDS:
         name, symbol = _BOUNDS[kind]
-        return Fault(key, value, f"must be {symbol} {context[name]:g}", remedy)
+        return Fault(key, value, f"must be {symbol} {_number(context[name])}", remedy)
     if kind == "literal_error":
         expected = str(context["expected"]).replace("'", "")
         near = (
@@ -227,28 +240,26 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> Fault:
         return Fault(key, value, rule, hint.removesuffix(")"))
     if kind == "missing":
         return Fault(key, MISSING, "is required", remedy)
-    if isinstance(value, Mapping) and len(value) == 1 and kind in _TYPES:
-        from_word = next(iter(value))
-        hint = did_you_mean(str(from_word), ("uniform", "loguniform", "int", "choice"))
-        return Fault(key, dict(value), f"{_TYPES[kind]} or a distribution", hint)
-    return Fault(key, value, _TYPES.get(kind, details["msg"].lower()), remedy)
+    rule = _TYPES[kind]
+    if model is TrialConfig and isinstance(value, Mapping) and len(value) == 1:
+        word = str(next(iter(value)))
+        return Fault(key, value, f"{rule} or a distribution", did_you_mean(word, DISTRIBUTIONS))
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        remedy = f"write {value:.0f}"
+    return Fault(key, value, rule, remedy)
 
 
-def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _number(bound: float) -> str:
+    return f"{bound:.0f}" if float(bound).is_integer() else f"{bound:g}"
 
 
-def _description(model: type[BaseModel], path: Sequence[str]) -> str:
+def _section_at(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """The section that holds the setting at `path`, or the innermost one on the way to it."""
     for part in path[:-1]:
         field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        model = annotation
-    field = model.model_fields.get(path[-1]) if path else None
-    return (field.description or "") if field else ""
+        if field is None or not isinstance(field.annotation, type):
+            break
+        if not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return model

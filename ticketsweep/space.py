@@ -7,24 +7,23 @@ through the small `Suggest` protocol ("define by run"), so this module knows no 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from ticketsweep.config import (
     EXECUTION_FIELDS,
+    Replicates,
     Section,
     TrialConfig,
     parse_config,
     validate,
 )
 from ticketsweep.distributions import (
-    DISTRIBUTIONS,
     Choice,
     Distribution,
     Label,
@@ -34,12 +33,13 @@ from ticketsweep.distributions import (
     as_plain,
     corners,
     grid,
+    is_distribution,
     parse_tree,
     sample,
     walk,
 )
 from ticketsweep.errors import MISSING, ConfigError, Fault, SweepError, did_you_mean
-from ticketsweep.settings import apply_settings, read_yaml
+from ticketsweep.settings import apply_settings, read_yaml, take_faults
 
 OBJECTIVES = {
     "val_accuracy": "accuracy of the hardened ticket on the validation split, mean over replicates",
@@ -125,8 +125,13 @@ class SweepSpec:
         return list(node.options) if isinstance(node, Choice) else [node]
 
     def as_plain(self) -> dict[str, Any]:
-        """The space as plain values in one normal form, without what only decides where it runs."""
-        return {k: as_plain(v) for k, v in self.tree.items() if k not in EXECUTION_FIELDS}
+        """The space as plain values in one normal form, without what only decides where it runs.
+
+        Settings that the file leaves out are written with their defaults, so that writing one down
+        does not make another space, and a default that changes some day does.
+        """
+        full = _with_defaults(self.tree, TrialConfig())
+        return {k: as_plain(v) for k, v in full.items() if k not in EXECUTION_FIELDS}
 
     def refuse_if_different(self, stored_space: str, stored_objectives: str) -> None:
         """Raise `SweepError` with the difference if the sweep in the store is another one.
@@ -171,58 +176,95 @@ def load_space(path: Path, *, settings: Sequence[str] = (), name: str | None = N
     ConfigError: with every fault of the file.
     """
     raw = apply_settings(read_yaml(path), settings)
-    block = raw.setdefault("sweep", {})
-    if isinstance(block, dict):
-        block.setdefault("name", path.stem)
-        block.update({k: v for k, v in (("name", name), ("samples", samples)) if v is not None})
+    block = {} if raw.get("sweep") is None else raw["sweep"]
+    if isinstance(block, Mapping):
+        given = {"name": name, "samples": samples}
+        overriding = {key: value for key, value in given.items() if value is not None}
+        raw["sweep"] = {"name": path.stem, **block, **overriding}
     return parse_space(raw, source=str(path))
 
 
 def load_trial(path: Path | None, *, settings: Sequence[str] = ()) -> TrialConfig:
     """One trial's configuration from a YAML file (or the defaults) with `settings` laid over it.
 
-    A search space is accepted once every distribution in it has been given a value.
+    A search space is accepted once every distribution in it has been given a value; its `sweep:`
+    block is of no effect.
+
+    Raises
+    ------
+    ConfigError: with every fault of the file.
     """
     raw = apply_settings(read_yaml(path) if path else {}, settings)
     raw.pop("sweep", None)
     source = str(path) if path else "--set"
     faults: list[Fault] = []
-    tree = parse_tree(raw, "", faults)
+    tree = _parse_trial(raw, faults)
+    open_choices = {key: as_plain(node) for key, node in walk(tree, "")}
     faults += [
-        Fault(key, as_plain(node), "must be one value for a single trial", f"--set {key}=VALUE")
-        for key, node in walk(tree, "")
+        Fault(key, value, "must be one value for a single trial", f"--set {key}=VALUE")
+        for key, value in open_choices.items()
     ]
     if faults:
-        raise ConfigError(source, faults)
-    return parse_config(raw, source=source)
+        raise ConfigError(source, _each_once(faults))
+    return parse_config(tree, source=source)
 
 
 def parse_space(raw: Mapping[str, Any], *, source: str) -> SweepSpec:
     """A checked `SweepSpec` from plain values, or a `ConfigError` with every fault."""
     faults: list[Fault] = []
     trial = {key: value for key, value in raw.items() if key != "sweep"}
-    block = raw.get("sweep")
-    block = {} if block is None else block
-    try:
-        tree = parse_tree(trial, "", faults)
-        faults += _faults_of_values(tree)
-        faults += _faults_of_sweep(block, tree)
-    except RecursionError:
-        faults = [Fault("file", MISSING, "must not be nested without end (an alias of itself?)")]
+    tree = _parse_trial(trial, faults)
+    block: Any = {} if raw.get("sweep") is None else raw["sweep"]
+    unusable: list[Fault] = []
+    block = take_faults(block, unusable)
+    faults += unusable
+    if isinstance(block, Mapping):
+        hidden = {fault.key for fault in unusable}
+        found = _faults_of_settings(block) + _faults_of_pairing(block, tree)
+        faults += [fault for fault in found if fault.key not in hidden]
+    elif block is not MISSING:
+        faults.append(Fault("sweep", block, "must be a mapping of settings"))
     if faults:
-        unique = list({(f.key, f.rule): f for f in faults}.values())
-        raise ConfigError(source, unique)
+        raise ConfigError(source, _each_once(faults))
     return SweepSpec(SweepSettings.model_validate(block), tree, source)
 
 
-def _faults_of_sweep(block: object, tree: Mapping[str, Node]) -> list[Fault]:
-    if not isinstance(block, Mapping):
-        return [Fault("sweep", block, "must be a mapping of settings")]
-    faults = [
-        Fault(f"sweep.{fault.key}", fault.value, fault.rule, fault.remedy)
-        for fault in validate(SweepSettings, block)
-    ]
-    objectives = block.get("objectives", {})
+def _parse_trial(raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, Node]:
+    """A trial's settings as a tree; every fault of a value that can come out of it is noted.
+
+    Each distribution's ends and options are tried one at a time with all others at their first
+    value; no rule of a trial's settings ties two fields together, so nothing hides between.
+    """
+    sound = take_faults(raw, faults)
+    tree = parse_tree({} if sound is MISSING else sound, "", faults)
+    nodes = dict(walk(tree, ""))
+    for point in corners(tree):
+        for fault in validate(TrialConfig, point):
+            node = nodes.get(fault.key)
+            if isinstance(node, Uniform) and fault.rule == "must be a whole number":
+                fault = replace(fault, value=as_plain(node), remedy="use int")
+            faults.append(fault)
+    kinds: dict[str, object] = {}
+    for key, node in walk(tree, ""):
+        kind = node.labels if isinstance(node, Choice) else (type(node), getattr(node, "log", None))
+        if kinds.setdefault(key, kind) != kind:
+            rule = "must be the same kind of distribution in every option that has it"
+            faults.append(Fault(key, as_plain(node), rule))
+    return tree
+
+
+def _each_once(faults: Sequence[Fault]) -> list[Fault]:
+    """`faults` without repetitions: a value stands in many of the trials that a space holds."""
+    first: dict[tuple[str, str], Fault] = {}
+    for fault in faults:
+        first.setdefault((fault.key, fault.rule), fault)
+    return list(first.values())
+
+
+def _faults_of_settings(block: Mapping[str, Any]) -> list[Fault]:
+    """Faults of the `sweep:` block by itself."""
+    faults = [replace(fault, key=f"sweep.{fault.key}") for fault in validate(SweepSettings, block)]
+    objectives = block.get("objectives")
     for metric in objectives if isinstance(objectives, Mapping) else ():
         key = f"sweep.objectives.{metric}"
         if metric in _TEST_FIGURES:
@@ -231,13 +273,19 @@ def _faults_of_sweep(block: object, tree: Mapping[str, Node]) -> list[Fault]:
         elif metric not in OBJECTIVES:
             hint = did_you_mean(str(metric), OBJECTIVES)
             faults.append(Fault(key, MISSING, "is not a trial metric", hint))
-    counts = tree.get("replicates", {})
-    if isinstance(counts, Mapping) and "stability" in objectives:
-        per_init = [counts.get("data", 2), counts.get("gate", 1)]
-        if all(isinstance(n, int) for n in per_init) and math.prod(per_init) < 2:
+    return faults
+
+
+def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
+    """Faults of the `sweep:` block together with the trials that it searches."""
+    faults = []
+    objectives = block.get("objectives")
+    if isinstance(objectives, Mapping) and "stability" in objectives:
+        counts = tree.get("replicates", {})
+        if _fewest_sharing_an_init(counts) < 2:
             rule = "must share an init where stability is an objective"
             remedy = "let data or gate be 2 or more"
-            faults.append(Fault("replicates", dict(counts), rule, remedy))
+            faults.append(Fault("replicates", as_plain(counts), rule, remedy))
     if block.get("sampler") == "grid":
         rule = "must be a choice or an int where sweep.sampler is grid"
         faults += [
@@ -248,23 +296,34 @@ def _faults_of_sweep(block: object, tree: Mapping[str, Node]) -> list[Fault]:
     return faults
 
 
-def _faults_of_values(tree: Mapping[str, Node]) -> list[Fault]:
-    """Faults of every value that can come out of `tree`.
+def _fewest_sharing_an_init(counts: Node) -> int:
+    """The smallest number of replicates with one init that a `replicates` block can come to."""
+    if isinstance(counts, Choice):
+        return min(_fewest_sharing_an_init(option) for option in counts.options)
+    default = Replicates()
+    data, gate = (
+        min((n for n in corners(counts.get(key, usual)) if isinstance(n, int)), default=usual)
+        for key, usual in (("data", default.data), ("gate", default.gate))
+    )
+    return data * gate
 
-    Each distribution's ends and options are tried one at a time with all others at their first
-    value; no rule of a trial's settings ties two fields together, so nothing hides between.
-    """
-    faults = []
-    for point in corners(tree):
-        faults += validate(TrialConfig, point)
-    return faults
+
+def _with_defaults(tree: Mapping[str, Node], section: BaseModel) -> dict[str, Node]:
+    """`tree` with the settings that it leaves out; what a choice holds stays as it is."""
+    full = {}
+    for key in type(section).model_fields:
+        usual = getattr(section, key)
+        node = tree.get(key, {} if isinstance(usual, BaseModel) else usual)
+        is_block = isinstance(usual, BaseModel) and isinstance(node, Mapping)
+        full[key] = _with_defaults(node, usual) if is_block else node
+    return full
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        is_block = isinstance(value, Mapping) and not set(value) & set(DISTRIBUTIONS)
+        is_block = isinstance(value, Mapping) and not is_distribution(value)
         flat.update(_flatten(value, f"{name}.") if is_block else {name: value})
     return flat
 

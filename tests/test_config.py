@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ticketsweep.config import (
+    DATASETS,
+    EXECUTION_FIELDS,
+    GATES,
+    MODELS,
+    TrialConfig,
+    parse_config,
+    trial_id,
+    validate,
+)
+from ticketsweep.errors import ConfigError
+
+GOLDEN = Path(__file__).parent / "golden" / "trial_ids.json"
+# Another valid value of each setting whose type alone does not tell one.
+OTHER_TEXT = {"model": "fc-64", "dataset": "mnist", "data_root": "elsewhere"}
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every setting as (dotted key, field, default)."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, value
+
+
+def others(key: str, field: FieldInfo, value: Any) -> list[Any]:
+    """Other valid values of a setting."""
+    if get_origin(field.annotation) is Literal:
+        return [option for option in get_args(field.annotation) if option != value]
+    if key in OTHER_TEXT:
+        return [OTHER_TEXT[key]]
+    return [value + 1] if isinstance(value, int) else [value * 0.5]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+LEAVES = [(key, others(key, field, value)) for key, field, value in leaves(TrialConfig())]
+
+
+def identity(raw: dict[str, Any], data_digest: str = "d") -> str:
+    return trial_id(parse_config(raw, source="test"), data_digest=data_digest)
+
+
+def faults_of(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(raw, source="test")
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_trial_ids_never_change():
+    """A changed id means that no stored trial is found again.
+
+    A field that is added must leave these ids alone while it has the value that reproduces the old
+    behaviour. Only where the same configuration trains to another result (FINGERPRINT_FORMAT) are
+    new ids in order.
+    """
+    for case in json.loads(GOLDEN.read_text()):
+        assert identity(case["config"], case["data_digest"]) == case["id"], case
+
+
+@pytest.mark.parametrize(("key", "values"), LEAVES, ids=[key for key, _ in LEAVES])
+def test_the_id_differs_for_every_setting_that_decides_the_result(key: str, values: list[Any]):
+    ids = {identity({}), *(identity(nested(key, value)) for value in values)}
+    assert len(ids) == (1 if key in EXECUTION_FIELDS else 1 + len(values))
+
+
+def test_every_execution_field_is_a_setting():
+    assert set(TrialConfig.model_fields) >= EXECUTION_FIELDS
+
+
+def test_the_id_is_that_of_the_values_not_of_how_they_are_written():
+    assert identity({"weight_scale": 1, "gate": {"init": 0}}) == identity(
+        {"gate": {"init": -0.0}, "weight_scale": 1.0}
+    )
+    assert identity(TrialConfig().model_dump()) == identity({})
+
+
+def test_a_folder_counts_by_its_content():
+    here, there = {"dataset": "parquet:/here"}, {"dataset": "parquet:/there"}
+    assert identity(here, "a") == identity(there, "a") != identity(here, "b")
+    assert identity({"dataset": "mnist"}, "a") == identity({"dataset": "mnist"}, "b")
+
+
+def test_an_id_is_16_hexadecimal_digits():
+    assert re.fullmatch(r"[0-9a-f]{16}", identity({}))
+
+
+@pytest.mark.parametrize("name", ["lenet-300-100", "fc-1", "fc-500-500-500"])
+def test_known_models(name: str):
+    assert parse_config({"model": name}, source="test").model == name
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "parquet:a/b", "parquet:C:x"])
+def test_known_data_sets(name: str):
+    assert parse_config({"dataset": name}, source="test").dataset == name
+
+
+KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"modle": "x"}, "modle is not a setting (did you mean 'model'?)"),
+        ({"swep": {}}, "swep is not a setting (did you mean 'sweep'?)"),
+        ({"gate": {"L0_Strength": 1}}, "gate.L0_Strength is not a setting "
+                                       "(did you mean 'l0_strength'?)"),
+        ({"train": {"zzz": 1}}, "train.zzz is not a setting "
+                                "(known: batch_size, lr, lr_schedule, optimizer, steps)"),
+        ({1: 2}, "1 is not a setting (known: data_root, dataset"),
+        ({"gate": {None: 2}}, "gate.None is not a setting (known: family"),
+        ({"model": "resnet"}, f"model must be a model this version has, got 'resnet' "
+                              f"({KNOWN_MODELS})"),
+        ({"model": "fc-0"}, "model must be a model this version has, got 'fc-0' (known"),
+        ({"model": "fc-H1-H2-…"}, "model must be a model this version has, got 'fc-H1-H2-…'"),
+        ({"model": "fc-1\n"}, r"model must be a model this version has, got 'fc-1\n'"),
+        ({"model": 3}, "model must be text, got 3"),
+        ({"model": b"x"}, "model must be text, got b'x'"),
+        ({"dataset": "mnits"}, "dataset must be a data set this version has, got 'mnits' "
+                               "(did you mean 'mnist'?)"),
+        ({"dataset": "parquet:"}, "dataset must be a data set this version has, got 'parquet:' "
+                                  "(did you mean 'parquet:DIR'?)"),
+        ({"seed": -1}, "seed must be >= 0, got -1 (root of every seed"),
+        ({"dataset": "mnist:x"}, "dataset must be a data set this version has, got 'mnist:x'"),
+        ({"data_root": ""}, "data_root must not be empty, got '' (folder of"),
+        ({"validation": 0}, "validation must be > 0, got 0 (share of the training split"),
+        ({"validation": 1}, "validation must be < 1, got 1 (share of the training split"),
+        ({"rewind_step": 1e9 + 1}, "rewind_step must be a whole number, got 1000000001.0 "
+                                   "(write 1000000001)"),
+        ({"rewind_step": 10**9 + 1}, "rewind_step must be <= 1000000000, got 1000000001"),
+        ({"seed": 2**53}, "seed must be < 9007199254740992, got 9007199254740992"),
+        ({"seed": 1 << 9999}, "seed must be < 9007199254740992, got a whole number of 10000 bits"),
+        ({"seed": True}, "seed must be a whole number, got true"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5 (root of"),
+        ({"seed": None}, "seed must be a whole number, got null"),
+        ({"seed": math.inf}, "seed must be a whole number, got inf"),
+        ({"weight_scale": False}, "weight_scale must be a number, got false"),
+        ({"weight_scale": math.nan}, "weight_scale must be a finite number, got nan"),
+        ({"weight_scale": -math.inf}, "weight_scale must be a finite number, got -inf"),
+        ({"weight_scale": 1 << 9999}, "weight_scale must be a number, got a whole number of"),
+        ({"weight_scale": "1e-3"}, "weight_scale must be a number, got '1e-3' (multiplies"),
+        ({"weight_scale": [1]}, "weight_scale must be a number, got [1]"),
+        ({"gate": {"temperature": -0.5}}, "gate.temperature must be > 0, got -0.5 (sigma of"),
+        ({"gate": {"temperature": {"unifrm": [1, 2]}}},
+         "gate.temperature must be a number or a distribution, got {unifrm: [1, 2]} "
+         "(did you mean 'uniform'?)"),
+        ({"gate": []}, "gate must be a mapping of settings, got []"),
+        ({"gate": None}, "gate must be a mapping of settings, got null"),
+        ({"gate": {"family": "gausian"}}, "gate.family must be gaussian, got 'gausian' "
+                                          "(did you mean 'gaussian'?)"),
+        ({"train": {"optimizer": "lbfgs"}}, "train.optimizer must be adam or sgd, got 'lbfgs'"),
+        ({"train": {"optimizer": ["adam"]}}, "train.optimizer must be adam or sgd, got ['adam']"),
+        ({"train": {"optimizer": {}}}, "train.optimizer must be adam or sgd, got {}"),
+        ({"device": "gpu"}, "device must be auto, cpu or cuda, got 'gpu'"),
+        ({"replicates": {"init": 0}}, "replicates.init must be >= 1, got 0 (seeds of the initial"),
+        ({"replicates": 3}, "replicates must be a mapping of settings, got 3"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_told_by_key_rule_value_and_remedy(raw: dict[str, Any], message: str):
+    (fault,) = faults_of(raw)
+    assert fault.startswith(message)
+    assert len(fault) < 300
+
+
+WRONG = [None, True, -1, 0, 2.5, math.nan, math.inf, 1 << 9999, "", "x" * 9999, "\ud800", b"\xff",
+         [], [[]], {}, {"a": 1}, {1: {2: 3}}, {"uniform": [1, 2], "int": 3}, object()]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [key for key, _ in LEAVES] + ["gate", "train", "zzz", "gate.zzz"])
+def test_no_wording_of_a_library_reaches_the_user(key: str):
+    ours = re.compile(" must be | must not be empty| is not a setting")
+    theirs = re.compile(r"\b(input|valid|value|error|instance|pydantic|https?)\b", re.IGNORECASE)
+    refused = 0
+    for value in WRONG:
+        faults = validate(TrialConfig, nested(key, value))
+        refused += bool(faults)
+        for fault in map(str, faults):
+            assert ours.search(fault), fault
+            assert not theirs.search(fault), fault
+    assert refused >= len(WRONG) - 4  # a number or two of them suit a setting, and {} a block
+
+
+def test_all_faults_are_reported_at_once_and_each_once():
+    raw = {"modl": 1, "seed": -1, "gate": {"init": "x", "lr": 1}, "replicates": {"init": 0}}
+    faults = [fault.split()[0] for fault in faults_of(raw)]
+    assert sorted(faults) == ["gate.init", "gate.lr", "modl", "replicates.init", "seed"]
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        TrialConfig().seed = 1  # type: ignore[misc]
+
+
+def test_the_catalogues_agree_with_what_can_be_built():
+    models = pytest.importorskip("ticketsweep.train.models")
+    data = pytest.importorskip("ticketsweep.train.data")
+    assert {name for name in MODELS if "…" not in name} == set(models.FACTORIES)
+    assert {name for name in DATASETS if ":" not in name} == set(data.LOADERS)
+    families = {
+        get_args(TrialConfig.model_fields["gate"].annotation.model_fields["family"].annotation)
+    }
+    assert {name for (name,) in families} == set(GATES)

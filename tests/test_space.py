@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from ticketsweep.config import TrialConfig
+from ticketsweep.distributions import Choice, Integer, Label, Uniform
+from ticketsweep.errors import ConfigError, SweepError
+from ticketsweep.space import SweepSpec, load_space, load_trial, parse_space
+
+TEXT_VALUES = {
+    "model": ["lenet-300-100", "fc-8", "fc-8-16"],
+    "dataset": ["digits", "mnist", "parquet:some/folder"],
+    "data_root": ["elsewhere", None],
+}
+
+
+class Drawn:
+    """Draws from `random`, and keeps what was asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.asked: dict[str, Any] = {}
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        self.asked[name] = self._random.choice([low, high, self._random.uniform(low, high)])
+        return self.asked[name]
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        self.asked[name] = self._random.choice([low, high, self._random.randint(low, high)])
+        return self.asked[name]
+
+    def choice(self, name: str, labels: Sequence[Label]) -> int:
+        index = self._random.randrange(len(labels))
+        self.asked[name] = labels[index]
+        return index
+
+
+class Point:
+    """Answers with one point of a grid, which it must use up."""
+
+    def __init__(self, point: dict[str, Label]) -> None:
+        self.left = dict(point)
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        raise AssertionError(f"{name}: a grid has no ranges")
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return self.left.pop(name)
+
+    def choice(self, name: str, labels: Sequence[Label]) -> int:
+        return labels.index(self.left.pop(name))
+
+
+def space(tree: dict[str, Any], **block: Any) -> SweepSpec:
+    return parse_space({**tree, "sweep": {"name": "test", **block}}, source="space.yaml")
+
+
+def faults_of(tree: dict[str, Any], **block: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        space(tree, **block)
+    return [str(fault) for fault in caught.value.faults]
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str, name: str = "space.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def bounds(field: Any) -> tuple[Any, Any]:
+    given_bounds = {
+        name: getattr(rule, name)
+        for rule in field.metadata
+        for name in ("gt", "ge", "lt", "le")
+        if hasattr(rule, name)
+    }
+    step = 1 if field.annotation is int else 1e-3
+    low = given_bounds.get("ge", given_bounds.get("gt", 0) + step)
+    high = given_bounds.get("le", given_bounds.get("lt", 0) - step)
+    return low, high
+
+
+def leaf(name: str, field: Any) -> st.SearchStrategy[Any]:
+    """A value of a setting, or a distribution over its values."""
+    if get_origin(field.annotation) is Literal or name in TEXT_VALUES:
+        values = TEXT_VALUES.get(name) or list(get_args(field.annotation))
+        one = st.sampled_from(values)
+        ranges = st.nothing()
+    else:
+        low, high = bounds(field)
+        is_whole = field.annotation is int
+        # Two distinct ends, well apart: a range of one value is refused.
+        one = st.integers(low, high) if is_whole else st.floats(low, high)
+        pair = st.lists(one, min_size=2, max_size=2, unique=True).map(sorted)
+        ranges = pair.map(lambda ends: {"int" if is_whole else "uniform": ends})
+        if not is_whole and low > 0:
+            ranges |= pair.map(lambda ends: {"loguniform": ends})
+    options = st.lists(one, min_size=1, max_size=3, unique=True).map(lambda o: {"choice": o})
+    return one | ranges | options
+
+
+def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
+    parts = {}
+    for name, field in model.model_fields.items():
+        is_block = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        if is_block:
+            inner = section(field.annotation)
+            # The options of a conditional choice share their kinds of distribution: one is drawn.
+            options = inner.map(lambda tree: {"choice": [tree, {}] if tree else [{}]})
+            parts[name] = inner | options
+        else:
+            parts[name] = leaf(name, field)
+    return st.fixed_dictionaries({}, optional=parts)
+
+
+SPACES = section(TrialConfig)
+QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+def lies_in(value: Any, node: Any) -> bool:
+    if isinstance(node, Choice):
+        return any(lies_in(value, option) for option in node.options)
+    if isinstance(node, (Uniform, Integer)):
+        return node.low <= value <= node.high
+    if isinstance(node, dict):
+        return all(lies_in(value[key], child) for key, child in node.items())
+    return value == node
+
+
+@given(SPACES, st.integers(0, 99))
+@QUICK
+def test_every_sampled_trial_lies_in_the_space(tree: dict[str, Any], seed: int):
+    spec = space(tree)
+    drawn = Drawn(seed)
+    sampled = spec.sample(drawn).model_dump()
+    assert lies_in(sampled, spec.tree)
+    assert set(drawn.asked) <= set(spec.distributions())
+
+
+@given(SPACES, st.integers(0, 99))
+@QUICK
+def test_a_space_written_down_is_the_same_space(tree: dict[str, Any], seed: int):
+    spec = space(tree)
+    again = space(json.loads(json.dumps(spec.as_plain())))
+    assert again.as_plain() == spec.as_plain()
+    assert again.distributions() == {
+        key: node
+        for key, node in spec.distributions().items()
+        if key not in ("data_root", "device")
+    }
+    here, there = spec.sample(Drawn(seed)), spec.sample(Drawn(seed))
+    assert here == there
+    again.refuse_if_different(
+        json.dumps(spec.as_plain()), '{"val_accuracy": "max", "sparsity": "max"}'
+    )
+
+
+CONDITIONAL = {
+    "gate": {
+        "choice": [
+            {"temperature": {"uniform": [0.1, 1]}, "temperature_schedule": "constant"},
+            {"l0_strength": {"loguniform": [0.1, 10]}, "init": {"choice": [0.25, 0.75]}},
+        ]
+    },
+    "rewind_step": {"int": [0, 2]},
+}
+
+
+def test_a_chosen_mapping_asks_for_its_own_distributions_alone():
+    spec = space(CONDITIONAL)
+    seen = set()
+    for seed in range(30):
+        drawn = Drawn(seed)
+        config = spec.sample(drawn)
+        names = frozenset(drawn.asked)
+        seen.add(names)
+        if "gate.temperature" in names:
+            assert config.gate.temperature_schedule == "constant"
+            assert config.gate.temperature == drawn.asked["gate.temperature"]
+            assert config.gate.l0_strength == TrialConfig().gate.l0_strength
+        else:
+            assert config.gate.l0_strength == drawn.asked["gate.l0_strength"]
+            assert config.gate.init in (0.25, 0.75)
+    assert seen == {
+        frozenset({"gate", "gate.temperature", "rewind_step"}),
+        frozenset({"gate", "gate.l0_strength", "gate.init", "rewind_step"}),
+    }
+
+
+def test_a_grid_holds_every_trial_once():
+    tree = {
+        "gate": {"choice": [{"init": {"choice": [0.25, 0.75]}}, {"l0_strength": 2}]},
+        "rewind_step": {"int": [0, 2]},
+        "train": {"optimizer": {"choice": ["adam", "sgd"]}},
+    }
+    spec = space(tree, sampler="grid")
+    trials = []
+    for point in spec.grid():
+        suggest = Point(point)
+        trials.append(spec.sample(suggest))
+        assert suggest.left == {}
+    found = {(t.gate.init, t.gate.l0_strength, t.rewind_step, t.train.optimizer) for t in trials}
+    gates = [(0.25, 1.0), (0.75, 1.0), (0.5, 2.0)]
+    assert found == {(*g, k, o) for g in gates for k in range(3) for o in ("adam", "sgd")}
+    assert len(trials) == len(found) == 18
+
+
+def test_the_values_of_a_top_level_setting():
+    spec = space({"model": {"choice": ["fc-8", "fc-9"]}, "seed": 3})
+    assert spec.values_of("model") == ["fc-8", "fc-9"]
+    assert spec.values_of("seed") == [3]
+    assert spec.values_of("dataset") == [TrialConfig().dataset]
+
+
+OBJECTIVES = '{"sparsity": "max", "val_accuracy": "max"}'
+
+
+def test_the_same_space_goes_on():
+    stored = json.dumps(space({"seed": {"int": [0, 9]}, "weight_scale": 1}).as_plain())
+    same = {"weight_scale": 1.0, "seed": {"int": [0, 9]}, "data_root": "x", "device": "cpu"}
+    space(same).refuse_if_different(stored, OBJECTIVES)
+    space({"seed": {"int": [0, 9]}, "validation": 0.1}).refuse_if_different(stored, OBJECTIVES)
+
+
+def test_another_space_is_refused_with_the_difference():
+    old = space({"seed": 1, "gate": {"init": {"uniform": [0, 1]}, "temperature": 0.5}})
+    new = space(
+        {"gate": {"init": {"uniform": [0, 2]}}, "seed": {"choice": [1, 2]}},
+        objectives={"loss": "min", "sparsity": "max"},
+    )
+    with pytest.raises(SweepError) as caught:
+        new.refuse_if_different(json.dumps(old.as_plain()), OBJECTIVES)
+    assert str(caught.value).splitlines()[1:] == [
+        '  gate.init: {"uniform": [0.0, 1.0]} in the storage, '
+        '{"uniform": [0.0, 2.0]} in space.yaml',
+        "  gate.temperature: 0.5 in the storage, 1.0 in space.yaml",
+        '  seed: 1 in the storage, {"choice": [1, 2]} in space.yaml',
+        '  sweep.objectives.loss: not set in the storage, "min" in space.yaml',
+        '  sweep.objectives.val_accuracy: "max" in the storage, not set in space.yaml',
+    ]
+    assert "'test'" in str(caught.value)
+    assert "--name" in str(caught.value)
+
+
+BAD = """\
+modl: lenet
+dataset: mnst
+seed: yes
+rewind_step: 1e3
+gate: {l0_strength: {uniform: [3, 1]}, temperature: {choice: []}, init: .nan, temprature: 1}
+train: {steps: {uniform: [1, 100]}, lr: !!float 3, batch_size: null, lr: 4}
+replicates: {init: 0, gate: true}
+pretrain: &p {lr: {choice: [-1, -2]}, optimizer: *p}
+2: 3
+sweep:
+  name: a/b
+  samples: 0
+  samples: 7
+  objectives: {val_acuracy: max, strong_accuracy: max, loss: down}
+  sampler: tree
+  resources: {gpus: -1}
+"""
+
+
+def test_all_faults_of_a_file_are_reported_at_once_and_each_once(write):
+    with pytest.raises(ConfigError) as caught:
+        load_space(write(BAD))
+    keys = [fault.key for fault in caught.value.faults]
+    assert sorted(keys) == sorted([
+        "modl", "dataset", "seed", "rewind_step", "gate.l0_strength", "gate.temperature",
+        "gate.init", "gate.temprature", "train.steps", "train.lr", "train.batch_size",
+        "replicates.init", "replicates.gate", "pretrain.lr", "pretrain.optimizer", "2",
+        "sweep.name", "sweep.samples", "sweep.objectives.val_acuracy",
+        "sweep.objectives.strong_accuracy", "sweep.objectives.loss", "sweep.sampler",
+        "sweep.resources.gpus",
+    ])  # fmt: skip
+    message = str(caught.value)
+    assert all(len(line) <= 80 for line in message.splitlines()[1:])
+    assert "train.steps must be a whole number, got {uniform: [1.0, 100.0]} (use int)" in message
+    assert "pretrain.lr must be > 0, got -1 (" in message
+
+
+@pytest.mark.parametrize(
+    ("tree", "block", "message"),
+    [
+        ({}, {"name": "a/b"}, "sweep.name must be letters, digits, '.', '_' or '-', at most 100"),
+        ({}, {"name": ".."}, "sweep.name must be letters, digits"),
+        ({}, {"name": "a" * 101}, "sweep.name must be letters, digits"),
+        ({}, {"name": "a\n"}, "sweep.name must be letters, digits"),
+        ({}, {"name": ""}, "sweep.name must not be empty"),
+        ({}, {"name": 3}, "sweep.name must be text, got 3"),
+        ({}, {"samples": 0}, "sweep.samples must be >= 1, got 0"),
+        ({}, {"samples": {"int": [1, 2]}}, "sweep.samples must be a whole number, got {int"),
+        ({}, {"smples": 1}, "sweep.smples is not a setting (did you mean 'samples'?)"),
+        ({}, {"concurrency": 0}, "sweep.concurrency must be >= 1, got 0 (trials at once"),
+        ({}, {"sampler": "tpee"}, "sweep.sampler must be tpe, nsga2, random or grid, got 'tpee' "
+                                  "(did you mean 'tpe'?)"),
+        ({}, {"resources": {"cpus": 0}}, "sweep.resources.cpus must be > 0, got 0"),
+        ({}, {"resources": {"cpu": 1}}, "sweep.resources.cpu is not a setting (did you mean"),
+        ({}, {"objectives": {}}, "sweep.objectives must not be empty"),
+        ({}, {"objectives": ["loss"]}, "sweep.objectives must be a mapping, got ['loss']"),
+        ({}, {"objectives": "stability"}, "sweep.objectives must be a mapping, got 'stability'"),
+        ({}, {"objectives": {"loss": "up"}}, "sweep.objectives.loss must be max or min, got 'up'"),
+        ({}, {"objectives": {"los": "min"}}, "sweep.objectives.los is not a trial metric "
+                                             "(did you mean 'loss'?)"),
+        ({}, {"objectives": {"strong_accuracy": "max"}},
+         "sweep.objectives.strong_accuracy is a test figure; the search must not look at it "
+         "(use val_accuracy)"),
+        ({"replicates": {"data": 1}}, {"objectives": {"stability": "max"}},
+         "replicates must share an init where stability is an objective, got {data: 1} "),
+        ({"replicates": {"data": {"choice": [2, 1]}, "gate": {"int": [1, 2]}}},
+         {"objectives": {"stability": "max"}}, "replicates must share an init"),
+        ({"replicates": {"choice": [{}, {"data": 1}]}}, {"objectives": {"stability": "max"}},
+         "replicates must share an init"),
+        ({"gate": {"init": {"uniform": [0, 1]}}}, {"sampler": "grid"},
+         "gate.init must be a choice or an int where sweep.sampler is grid, got {uniform: "),
+        ({"gate": {"choice": [{"init": {"uniform": [0, 1]}}, {"init": {"int": [0, 1]}}]}}, {},
+         "gate.init must be the same kind of distribution in every option that has it"),
+        ({"gate": {"init": {"choice": []}}}, {}, "gate.init must be {choice: [option, …]} with"),
+        ({"train": {"lr": {"uniform": [0, 1]}}}, {}, "train.lr must be > 0, got 0.0 (learning"),
+        ({"train": {"steps": {"int": [-1, 0]}}}, {}, "train.steps must be >= 1, got -1"),
+        ({"model": {"choice": ["fc-8", "fc-x"]}}, {}, "model must be a model this version has"),
+        ({"gate": {"choice": [{}, {"temprature": 1}]}}, {}, "gate.temprature is not a setting "
+                                                            "(did you mean 'temperature'?)"),
+        ({"gate": {"choice": [{}, 3]}}, {}, "gate must be a mapping of settings, got 3"),
+        ({1: 2}, {}, "1 is not a setting (a key must be text)"),
+    ],
+)  # fmt: skip
+def test_a_bad_space_is_told_by_key_rule_value_and_remedy(
+    tree: dict[Any, Any], block: dict[str, Any], message: str
+):
+    (fault,) = faults_of(tree, **block)
+    assert fault.startswith(message)
+
+
+def test_enough_replicates_share_an_init():
+    space({}, objectives={"stability": "max"})
+    space({"replicates": {"data": 1, "gate": 2}}, objectives={"stability": "max"})
+    space({"replicates": {"data": {"int": [2, 3]}}}, objectives={"stability": "max"})
+
+
+@pytest.mark.parametrize("block", [3, "x", [1]])
+def test_the_sweep_block_is_a_mapping(write, block: Any):
+    path = write(json.dumps({"sweep": block}))
+    with pytest.raises(ConfigError, match="sweep must be a mapping of settings"):
+        load_space(path, name="n", samples=3)
+
+
+def test_a_sweep_takes_its_name_from_its_file_unless_it_has_one(write):
+    for text in ["", "sweep:\n", "sweep: {}\n", "sweep: {samples: 3}\n"]:
+        assert load_space(write(text, "my-sweep.yaml")).settings.name == "my-sweep"
+    assert load_space(write("sweep: {name: own}\n")).settings.name == "own"
+    with pytest.raises(ConfigError, match=r"sweep\.name must be letters"):
+        load_space(write("", "my sweep.yaml"))
+
+
+def test_the_command_line_has_the_last_word(write):
+    path = write("seed: 1\ngate: {init: 0.1}\nsweep: {name: a, samples: 2}\n")
+    spec = load_space(
+        path, settings=["gate.init={int: [0, 1]}", "sweep.seed=4"], name="b", samples=5
+    )
+    assert spec.distributions() == {"gate.init": Integer(0, 1)}
+    assert (spec.settings.name, spec.settings.samples, spec.settings.seed) == ("b", 5, 4)
+    assert spec.source == str(path)
+    with pytest.raises(ConfigError, match=r"sweep\.name must be letters"):
+        load_space(path, name="a/b")
+
+
+def test_a_single_trial_needs_neither_file_nor_sweep(write):
+    assert load_trial(None) == TrialConfig()
+    path = write("seed: 4\nweights: {choice: [frozen]}\nsweep: {name: 3}\n")
+    assert load_trial(path, settings=["weights=frozen"]).seed == 4
+
+
+def test_a_single_trial_with_a_distribution_left_is_refused_with_all_other_faults(write):
+    path = write("seed: {int: [0, 9]}\nmodl: 3\ngate: {init: [], init: 3, l0_strength: -1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_trial(path)
+    assert [str(fault).split(" (")[0] for fault in caught.value.faults] == [
+        "gate.init must be given once",
+        "gate.l0_strength must be >= 0, got -1",
+        "modl is not a setting",
+        "seed must be one value for a single trial, got {int: [0, 9]}",
+    ]
+    with pytest.raises(ConfigError, match="--set: 1 fault\n  seed must be a whole number"):
+        load_trial(None, settings=["seed=x"])
+
+
+WORDS = st.sampled_from(
+    ["model", "gate", "train", "lr", "init", "sweep", "name", "samples", "objectives", "replicates",
+     "uniform", "loguniform", "int", "choice", "loss", "stability", "zzz", "family", "seed"]
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(WORDS, VALUES, max_size=5))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
+def test_any_mapping_is_a_space_or_a_config_error(write, raw: dict[str, Any]):
+    path = write(json.dumps(raw).replace("NaN", ".nan").replace("Infinity", ".inf"))
+    for load in (load_space, load_trial):
+        with contextlib.suppress(ConfigError):
+            load(path)
+
+
+def test_every_published_space_is_sound():
+    folder = Path(__file__).parents[1] / "search_spaces"
+    for path in folder.glob("*.yaml"):
+        load_space(path).sample(Drawn(0))
