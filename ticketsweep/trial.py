@@ -24,6 +24,7 @@ from ticketsweep.config import TrialConfig, trial_id
 from ticketsweep.errors import TrialFailure, UserError
 from ticketsweep.seeds import Replicate, replicate_plan
 from ticketsweep.store.database import Database
+from ticketsweep.store.files import UnreadableFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import MaskRow, TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
@@ -106,7 +107,7 @@ def run_trial(
     UserError: the configuration does not fit the data, or the storage cannot be written.
     """
     identity = identify(config, dataset)
-    stored = _reuse(storage, sweep, identity, search)
+    stored = reuse_trial(storage, sweep, identity, search=search)
     if stored is not None:
         return TrialOutcome(stored, stability=None, reused=True)
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
@@ -128,6 +129,7 @@ def run_trial(
                 point = next(training)
             except StopIteration as stop:
                 tickets: Tickets = stop.value
+                _check_finite(tickets)
                 break
             curve.append(point)
             yield _progress(point, config.train.steps)
@@ -162,16 +164,22 @@ def run_trial(
     return TrialOutcome(row, stability, reused=False)
 
 
-def _reuse(
-    storage: Storage, sweep: str, identity: str, search: str | None
+def reuse_trial(
+    storage: Storage, sweep: str, identity: str, *, search: str | None
 ) -> Mapping[str, object] | None:
-    """The row of a complete trial with this id, copied from another sweep if need be."""
+    """The row of a complete trial with this id, copied from another sweep if need be.
+
+    None if there is none that can be read whole: it is then to be trained.
+    """
     database = Database(storage)
     source = database.find_complete(identity)
     if source is None:
         return None
     if source != sweep:
-        copy_trial(storage, identity, source, sweep, search=search)
+        try:
+            copy_trial(storage, identity, source, sweep, search=search)
+        except UnreadableFile:
+            return None
     return database.trial(sweep, identity)
 
 
@@ -206,6 +214,14 @@ def _train(
         log_points=CURVE_POINTS,
         device=device,
     )
+
+
+def _check_finite(tickets: Tickets) -> None:
+    if not np.isfinite(tickets.loss).all():
+        raise TrialFailure(
+            "diverged: the hardened ticket's validation loss is infinite or NaN "
+            "(lower weight_scale or train.lr)"
+        )
 
 
 def _device(wanted: str) -> str:

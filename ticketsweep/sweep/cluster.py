@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -44,31 +45,40 @@ _OBJECT_STORE_SPARE = 128 * 2**20  # bytes beside the data sets, for Ray's own m
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the connected Ray has in all."""
+    """The connected Ray.
+
+    Attributes
+    ----------
+    cpus, gpus: what it has in all.
+    scratch: a folder of this machine that goes when the connection is closed.
+    """
 
     cpus: float
     gpus: float
+    scratch: Path
 
 
 @contextlib.contextmanager
-def connect(address: str | None, *, shared_bytes: int) -> Iterator[Cluster]:
+def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cluster]:
     """A connection to Ray, closed at the end; without an `address`, a local Ray for that long.
 
     Parameters
     ----------
-    address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts a local Ray.
+    address: `auto` or `HOST:PORT`; None starts a local Ray.
+    cpus: processors of the local Ray.
     shared_bytes: size of the data that will lie in the object store.
 
     Raises
     ------
     SweepError: there is no cluster at the address.
     """
-    logging.getLogger("ray").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_temporary_folder())
+        stack.callback(ray.shutdown)  # before ray.init, which may be interrupted half-way
         if address is None:
-            folder = stack.enter_context(_temporary_folder())
             ray.init(
                 address="local",
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -76,41 +86,60 @@ def connect(address: str | None, *, shared_bytes: int) -> Iterator[Cluster]:
                 _temp_dir=str(folder),
             )
         else:
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise SweepError(
-                    f"--address must be that of a running Ray cluster, got {address!r} "
-                    f"({reason}; start one with `ray start --head`, or leave --address out)"
-                ) from None
-        stack.callback(ray.shutdown)
+            _join(address)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own lack
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        scratch = folder / "tune"
+        scratch.mkdir()
+        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+
+
+def _join(address: str) -> None:
+    rule = f"--address must be that of a running Ray cluster, got {address!r}"
+    if address.startswith("ray://"):
+        raise SweepError(
+            f"{rule} (Ray's client cannot run Tune's callbacks; give HOST:PORT of the head node, "
+            "or start the sweep there with `ray job submit`)"
+        )
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SweepError(
+            f"{rule} ({reason}; start one with `ray start --head`, or leave --address out)"
+        ) from None
 
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """A folder for a local Ray's sockets and logs; those of killed drivers are removed first."""
+    """A folder for a local Ray's sockets and logs; those of killed drivers are removed first.
+
+    Its owner holds a lock on it, which ends with the process in whatever way that ends, and which
+    is also seen from other containers that share the parent folder.
+    """
     parent = Path(tempfile.gettempdir())
     if len(str(parent)) > _LONGEST_FOLDER:
         parent = Path("/tmp")
     for leftover in parent.glob(f"{_FOLDER_PREFIX}*"):
-        owner = leftover.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
-        if owner.isdigit() and not _is_running(int(owner)):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=parent))
+        # An empty one has just been made and is about to be locked.
+        with contextlib.suppress(OSError):
+            if any(leftover.iterdir()):
+                with _locked(leftover):
+                    shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
     try:
-        yield folder
+        with _locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_running(process: int) -> bool:
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises BlockingIOError, an OSError, if another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

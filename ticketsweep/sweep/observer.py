@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ticketsweep.config import TrialConfig
-from ticketsweep.trial import Progress
+
+if TYPE_CHECKING:
+    from ticketsweep.trial import Progress
 
 
 class Observer(Protocol):

@@ -8,17 +8,10 @@ import json
 import math
 import os
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ticketsweep.sweep.cluster import Cluster, connect  # first: it sets Ray's environment
-
-# isort: split
-import optuna
-from ray import tune
+from typing import TYPE_CHECKING, Any
 
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig
@@ -27,14 +20,16 @@ from ticketsweep.space import SweepSpec
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import remove_leftovers, write_sweep
-from ticketsweep.sweep.jobs import JobQueue, JobSearcher, SweepCallback
 from ticketsweep.sweep.observer import Observer
-from ticketsweep.sweep.search import Search, TrialRow
+from ticketsweep.sweep.stored import TrialRow, is_done
 from ticketsweep.sweep.tracking import Mode, tracker
-from ticketsweep.sweep.worker import TrialWorker
-from ticketsweep.train.data import Dataset
-from ticketsweep.train.models import build_model
-from ticketsweep.trial import identify, load_data
+
+# What is slow to import is imported once it is needed: a sweep that has all its trials never is
+# kept waiting for torch, Optuna or Ray.
+if TYPE_CHECKING:
+    from ticketsweep.sweep.cluster import Cluster
+    from ticketsweep.sweep.jobs import JobQueue
+    from ticketsweep.train.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -75,9 +70,20 @@ def run_sweep(
     """
     settings = spec.settings
     stored = _stored_rows(spec, storage, observer)
+    _check_sweep(spec, storage)
+    if is_done(stored, settings):
+        return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
+    if address is None:
+        _check_resources(spec)
     datasets = _load_datasets(spec, observer)
     _check_models(spec, datasets)
-    _check_sweep(spec, storage)
+
+    import optuna
+
+    from ticketsweep.sweep.jobs import JobQueue
+    from ticketsweep.sweep.search import Search
+    from ticketsweep.trial import identify
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search(
         spec,
@@ -85,69 +91,62 @@ def run_sweep(
         journal=storage.optuna_journal(settings.name),
     )
     search.restore(stored)
-    queue = JobQueue(spec, search, storage, on_stored=observer.trial_finished)
+    queue = JobQueue(spec, search, storage)
     interrupted = False
-    if queue.has_work():
-        if address is None:
-            _check_resources(spec)
-        observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
-        shared = sum(_size(dataset) for dataset in datasets.values())
-        folder = storage.tracking_folder()
-        try:
-            with (
-                _terminable(),
-                connect(address, shared_bytes=shared) as cluster,
-                tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
-                tempfile.TemporaryDirectory(prefix="ticketsweep-tune-") as scratch,
-            ):
-                queue.concurrency = _concurrency(spec, cluster)
-                observer.sweep_started(
-                    name=settings.name,
-                    samples=settings.samples,
-                    stored=queue.stored,
-                    concurrency=queue.concurrency,
-                )
-                callback = SweepCallback(queue, observer, track)
-                _fit(spec, storage, datasets, queue, callback, Path(scratch))
-        except KeyboardInterrupt:
-            interrupted = True
-    search.close()
+    try:
+        if queue.look_ahead():
+            _run(spec, queue, datasets, storage, address, tracking, observer)
+    # The second is how Ray answers SIGTERM while it is starting.
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = True
+    finally:
+        search.close()
     rows = Database(storage).trials(settings.name).to_pylist()
     return SweepOutcome(settings.name, tuple(rows), interrupted, queue.exhausted)
 
 
-def _fit(
+def _run(
     spec: SweepSpec,
-    storage: Storage,
-    datasets: Mapping[str, Dataset],
     queue: JobQueue,
-    callback: SweepCallback,
-    scratch: Path,
+    datasets: Mapping[str, Dataset],
+    storage: Storage,
+    address: str | None,
+    tracking: Mode,
+    observer: Observer,
 ) -> None:
-    """Let Tune run jobs until the queue has no more."""
-    resources = spec.settings.resources
-    worker = tune.with_parameters(
-        TrialWorker,
-        datasets=dict(datasets),
-        storage=storage.uri if storage.local is None else str(storage.local),
-        sweep=spec.settings.name,
-        threads=max(1, int(resources.cpus)),
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=JobSearcher(queue), num_samples=-1, reuse_actors=True
-        ),
-        run_config=tune.RunConfig(
-            name=spec.settings.name,
-            storage_path=str(scratch),
-            verbose=0,
-            callbacks=[callback],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=spec.settings.max_failures),
-        ),
-    )
-    tuner.fit()
+    """Start or join Ray and let it run the queue's jobs."""
+    observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
+    from ticketsweep.sweep.cluster import connect  # first: it sets Ray's environment
+
+    # isort: split
+    from ticketsweep.sweep.tuning import run_jobs
+
+    settings = spec.settings
+    shared = sum(_size(dataset) for dataset in datasets.values())
+    folder = storage.tracking_folder()
+    with (
+        connect(address, cpus=_local_cpus(), shared_bytes=shared) as cluster,
+        _terminable(),  # after Ray, which sets a handler of its own
+        tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
+    ):
+        places = _concurrency(spec, cluster, observer)
+        observer.sweep_started(
+            name=settings.name,
+            samples=settings.samples,
+            stored=queue.stored,
+            concurrency=places,
+        )
+        queue.open(places=places, on_stored=observer.trial_finished)
+        run_jobs(
+            queue,
+            settings,
+            storage=storage.uri if storage.local is None else str(storage.local),
+            datasets=datasets,
+            observer=observer,
+            tracker=track,
+            scratch=cluster.scratch,
+        )
+        observer.phase("stopping Ray")
 
 
 def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[TrialRow]:
@@ -163,6 +162,8 @@ def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[
 
 
 def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[str, Dataset]:
+    from ticketsweep.trial import load_data
+
     datasets = {}
     root = spec.values_of("data_root")[0]
     for name in spec.values_of("dataset"):
@@ -172,6 +173,8 @@ def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[str, Dataset]:
 
 
 def _check_models(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
+    from ticketsweep.train.models import build_model
+
     for name in spec.values_of("model"):
         for dataset in datasets.values():
             build_model(name, input_shape=dataset.input_shape, classes=dataset.classes)
@@ -181,28 +184,30 @@ def _check_sweep(spec: SweepSpec, storage: Storage) -> None:
     """Write the sweep's own row where it is new, and sweep up what killed writers left."""
     settings = spec.settings
     remove_leftovers(storage, settings.name)
-    if any(row["sweep"] == settings.name for row in Database(storage).sweeps().to_pylist()):
-        return
-    write_sweep(
-        storage,
-        {
+    known = Database(storage).sweeps().to_pylist()
+    row = next((row for row in known if row["sweep"] == settings.name), None)
+    if row is None:
+        row = {
             "sweep": settings.name,
             "created_at": datetime.datetime.now(datetime.UTC),
             "version": __version__,
             "space": json.dumps(spec.as_plain(), sort_keys=True),
             "objectives": dict(settings.objectives),
-            "samples": settings.samples,
+            "samples": None,
             "seed": settings.seed,
-        },
-    )
+        }
+    if row["samples"] != settings.samples:
+        write_sweep(storage, {**row, "samples": settings.samples})
 
 
 def _check_resources(spec: SweepSpec) -> None:
     """Refuse what this machine can never give; a cluster may still grow."""
-    import torch
-
     wanted = spec.settings.resources
-    have = {"cpus": float(os.cpu_count() or 1), "gpus": float(torch.cuda.device_count())}
+    have = {"cpus": float(_local_cpus())}
+    if wanted.gpus:
+        import torch
+
+        have["gpus"] = float(torch.cuda.device_count())
     faults = [
         Fault(
             f"sweep.resources.{kind}",
@@ -217,14 +222,29 @@ def _check_resources(spec: SweepSpec) -> None:
         raise ConfigError(spec.source, faults)
 
 
-def _concurrency(spec: SweepSpec, cluster: Cluster) -> int:
+def _local_cpus() -> int:
+    """Processors that this process may use, at least 1."""
+    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
+    cpus = cpus or float(os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = min(cpus, int(quota) / int(period))
+    return max(1, int(cpus))
+
+
+def _concurrency(spec: SweepSpec, cluster: Cluster, observer: Observer) -> int:
     """How many trials run at once: what the resources allow, and no more than asked for."""
     wanted = spec.settings.resources
     allowed = cluster.cpus / wanted.cpus
     if wanted.gpus:
         allowed = min(allowed, cluster.gpus / wanted.gpus)
-    fitting = max(1, math.floor(allowed + 1e-9))
-    return min(fitting, spec.settings.concurrency or fitting)
+    fitting = math.floor(allowed + 1e-9)
+    if fitting < 1:
+        observer.warn(
+            f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
+            f"{cluster.cpus:g} and {cluster.gpus:g}: it waits until the cluster has grown"
+        )
+    return min(max(1, fitting), spec.settings.concurrency or max(1, fitting))
 
 
 def _size(dataset: Dataset) -> int:

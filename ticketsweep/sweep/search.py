@@ -6,14 +6,12 @@ not used: it cannot be told of failed trials, and a reopened study suggests its 
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -24,19 +22,19 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.config import TrialConfig
-from ticketsweep.distributions import Label
+from ticketsweep.distributions import Distribution, Integer, Label, Uniform, walk
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
+from ticketsweep.sweep.stored import TrialRow, metric_of
 
-# Suggestions that the sweep already has are answered from the store; so many in a row are asked of
-# the sampler, and as many of uniform chance, before a space counts as exhausted.
+# Suggestions that the sweep already has are answered from the store. After so many in a row from
+# the sampler, uniform chance is asked; after so many in all, a space without ranges of real numbers
+# is gone through point by point, and any other counts as exhausted.
 REPEATS_BEFORE_CHANCE = 50
-REPEATS_BEFORE_GIVING_UP = 500
+REPEATS_BEFORE_GIVING_UP = 200
 
 # TPE's notes to itself on a trial that is still running; of no use once it has finished.
 _TRANSIENT_ATTRIBUTES = "tpe:relative_params"
-
-TrialRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,12 @@ class Suggestion:
 
     Attributes
     ----------
-    number: the trial's number in the study.
     record: JSON that `Search.restore` makes the study's trial of again, stored with the trial.
     """
 
-    number: int
     trial_id: str
     config: TrialConfig
     record: str
-
-
-def metric_of(row: TrialRow, name: str) -> float | None:
-    """A trial figure by name, from its column or from `metrics`; None if it is not a number."""
-    value = row.get(name)
-    if value is None:
-        value = dict(row.get("metrics") or {}).get(name)
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 class Search:
@@ -84,7 +72,12 @@ class Search:
         self._finished: dict[str, TrialRow] = {}
         self._running: dict[str, int] = {}
         self._journal = journal
-        self._grid = spec.grid() if spec.settings.sampler == "grid" else None
+        self._names = _names(spec)
+        self._is_grid = spec.settings.sampler == "grid"
+        self._points: Iterator[Mapping[str, Label]] | None = None
+        kinds = [distribution for _, distribution in walk(spec.tree, "")]
+        if self._is_grid or not any(isinstance(kind, Uniform) for kind in kinds):
+            self._points = spec.grid()
         self._study: optuna.Study
         self._sampler: BaseSampler
         self._chance: BaseSampler
@@ -106,29 +99,44 @@ class Search:
                 sampler=self._sampler,
             )
             self._study.set_metric_names(list(self._spec.settings.objectives))
-        in_order = sorted(rows, key=lambda row: (_number(row), str(row["started_at"])))
+        in_order = sorted(rows, key=lambda row: str(row["started_at"]))
         self._study.add_trials([frozen for row in in_order if (frozen := self._thaw(row))])
         self._finished.update({str(row["trial_id"]): row for row in rows})
 
     def ask(self) -> Suggestion | None:
         """A configuration that is neither stored nor running; None: the space has no other."""
-        # A grid ends by itself, however much of it is stored.
-        attempts = itertools.count() if self._grid is not None else range(REPEATS_BEFORE_GIVING_UP)
-        for attempt in attempts:
-            trial = self._next(by_chance=attempt >= REPEATS_BEFORE_CHANCE)
-            if trial is None:
-                return None
-            config = self._spec.sample(_OptunaSuggest(trial))
-            identity = self._identify(config)
-            if identity in self._running:
-                self._study.tell(trial, state=TrialState.FAIL)  # its twin will bring the values
-            elif identity in self._finished:
-                self._tell(trial.number, self._finished[identity])
-            else:
-                trial.set_user_attr("trial_id", identity)
-                self._running[identity] = trial.number
-                return Suggestion(trial.number, identity, config, self._record(trial.number))
+        if not self._is_grid:
+            for attempt in range(REPEATS_BEFORE_GIVING_UP):
+                by_chance = attempt >= REPEATS_BEFORE_CHANCE
+                self._study.sampler = self._chance if by_chance else self._sampler
+                suggestion = self._take(self._study.ask())
+                if suggestion is not None:
+                    return suggestion
+        return self._next_point()
+
+    def _next_point(self) -> Suggestion | None:
+        """The first point of a finite space that is neither stored nor running."""
+        for point in self._points or ():
+            chosen = _Chosen(point, self._names)
+            identity = self._identify(self._spec.sample(chosen))
+            if identity not in self._running and identity not in self._finished:
+                self._study.enqueue_trial(chosen.params)
+                return self._take(self._study.ask())
         return None
+
+    def _take(self, trial: optuna.Trial) -> Suggestion | None:
+        """What a trial of the study suggests; None, and the trial told of it, if that is known."""
+        config = self._spec.sample(_Asked(trial, self._names))
+        identity = self._identify(config)
+        trial.set_user_attr("trial_id", identity)
+        if identity in self._running:
+            self._study.tell(trial, state=TrialState.FAIL)  # its twin will bring the values
+            return None
+        if identity in self._finished:
+            self._tell(trial.number, self._finished[identity])
+            return None
+        self._running[identity] = trial.number
+        return Suggestion(identity, config, self._record(trial.number))
 
     def again(self, row: TrialRow) -> Suggestion:
         """A failed trial of this sweep, to be run once more."""
@@ -141,7 +149,7 @@ class Search:
         self._finished.pop(identity, None)
         self._running[identity] = trial.number
         config = TrialConfig.model_validate_json(str(row["config"]))
-        return Suggestion(trial.number, identity, config, self._record(trial.number))
+        return Suggestion(identity, config, self._record(trial.number))
 
     def tell(self, row: TrialRow) -> None:
         """The stored row of a trial that `ask` or `again` gave out."""
@@ -152,8 +160,9 @@ class Search:
 
     def close(self) -> None:
         """Leave no trial running in the study: what was interrupted is told as failed."""
-        for number in self._running.values():
-            self._study.tell(number, state=TrialState.FAIL)
+        with contextlib.suppress(OSError):  # a full disk; nothing ever reads the journal back
+            for number in self._running.values():
+                self._study.tell(number, state=TrialState.FAIL)
         self._running.clear()
 
     @property
@@ -165,15 +174,6 @@ class Search:
     def finished(self) -> Mapping[str, TrialRow]:
         """The sweep's stored trials by id."""
         return self._finished
-
-    def _next(self, *, by_chance: bool) -> optuna.Trial | None:
-        if self._grid is not None:
-            point = next(self._grid, None)
-            if point is None:
-                return None
-            self._study.enqueue_trial(point)
-        self._study.sampler = self._chance if by_chance else self._sampler
-        return self._study.ask()
 
     def _values(self, row: TrialRow) -> list[float] | None:
         values = [metric_of(row, name) for name in self._spec.settings.objectives]
@@ -196,7 +196,6 @@ class Search:
         distributions = {k: distribution_to_json(d) for k, d in trial.distributions.items()}
         return json.dumps(
             {
-                "number": number,
                 "params": trial.params,
                 "distributions": distributions,
                 "system_attrs": attributes,
@@ -220,24 +219,70 @@ class Search:
         )
 
 
-class _OptunaSuggest:
+# Optuna's name of a distribution, by its key and what is asked of `Suggest` for it.
+_Names = Mapping[tuple[str, object], str]
+
+
+def _names(spec: SweepSpec) -> _Names:
+    """The dotted keys; where the options of a choice give one key several distributions, numbered.
+
+    Optuna knows one distribution under a name, and refuses another.
+    """
+    names: dict[tuple[str, object], str] = {}
+    count: dict[str, int] = {}
+    for key, distribution in walk(spec.tree, ""):
+        known_as = (key, _asked_for(distribution))
+        if known_as not in names:
+            count[key] = count.get(key, 0) + 1
+            names[known_as] = key if count[key] == 1 else f"{key}#{count[key]}"
+    return names
+
+
+def _asked_for(distribution: Distribution) -> object:
+    if isinstance(distribution, Uniform):
+        return distribution.low, distribution.high, distribution.log
+    if isinstance(distribution, Integer):
+        return distribution.low, distribution.high
+    return tuple(distribution.labels)
+
+
+class _Asked:
     """`distributions.Suggest` by an Optuna trial."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
+    def __init__(self, trial: optuna.Trial, names: _Names) -> None:
+        self._trial, self._names = trial, names
 
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        return self._trial.suggest_float(name, low, high, log=log)
+        return self._trial.suggest_float(self._names[name, (low, high, log)], low, high, log=log)
 
     def integer(self, name: str, low: int, high: int) -> int:
-        return self._trial.suggest_int(name, low, high)
+        return self._trial.suggest_int(self._names[name, (low, high)], low, high)
 
     def choice(self, name: str, labels: Sequence[Label]) -> int:
-        return list(labels).index(self._trial.suggest_categorical(name, list(labels)))
+        known_as = self._names[name, tuple(labels)]
+        return list(labels).index(self._trial.suggest_categorical(known_as, list(labels)))
 
 
-def _number(row: TrialRow) -> int:
-    return int(json.loads(str(row["search"]))["number"]) if row.get("search") else -1
+class _Chosen:
+    """`distributions.Suggest` by a point of the grid; `params` are then Optuna's, by its names."""
+
+    def __init__(self, point: Mapping[str, Label], names: _Names) -> None:
+        self._point, self._names = point, names
+        self.params: dict[str, Label] = {}
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        raise TypeError(f"{name}: a grid has no point for [{low}, {high}], {log=}")
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        value = self._point[name]
+        assert isinstance(value, int)
+        self.params[self._names[name, (low, high)]] = value
+        return value
+
+    def choice(self, name: str, labels: Sequence[Label]) -> int:
+        value = self._point[name]
+        self.params[self._names[name, tuple(labels)]] = value
+        return list(labels).index(value)
 
 
 def _sampler(name: str, samples: int, seed: int) -> BaseSampler:

@@ -11,6 +11,7 @@ import torch
 from ray import tune
 
 from ticketsweep.config import TrialConfig
+from ticketsweep.errors import UserError
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import Progress, TrialOutcome, run_trial
@@ -46,12 +47,14 @@ class TrialWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next logged point. The last result holds the trial's row."""
+        """Train to the next logged point. The last result holds the trial's row, or a fault."""
         try:
             return {"progress": asdict(next(self._training))}
         except StopIteration as stop:
             outcome: TrialOutcome = stop.value
             return {"row": dict(outcome.row), "done": True}
+        except UserError as error:  # it would be the same again, so Tune need not try
+            return {"fault": " ".join(str(error).split()), "done": True}
 
     def _begin(self, job: Mapping[str, Any]) -> None:
         config = TrialConfig.model_validate(json.loads(job["config"]))
