@@ -1,0 +1,98 @@
+"""The command line: parse, call, print. Whatever is slow to import is imported inside a command.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the work failed, 2 the input
+was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from ticketsweep import __version__
+from ticketsweep.cli.notes import note
+from ticketsweep.cli.reading import list_, query, stability, status
+from ticketsweep.cli.running import run, trial
+from ticketsweep.errors import TicketsweepError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def main() -> None:
+    """Entry point: one message and an exit code for every error that is meant for the user."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without `±` is no reason to fail
+    try:
+        app()
+    except TicketsweepError as error:
+        note(f"Error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ticketsweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Begin with:  ticketsweep run search_spaces/quickstart.yaml")
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Find winning lottery tickets, and learn whether another seed finds the same ones."""
+
+
+def _examples(*lines: str) -> str:
+    return "\n".join(["\b", "Examples:", *(f"  ticketsweep {line}" for line in lines)])
+
+
+app.command(
+    short_help="Run a sweep, or go on with one.",
+    epilog=_examples(
+        "run search_spaces/quickstart.yaml",
+        "run search_spaces/lenet_mnist.yaml --samples 4 --set train.steps=500",
+    ),
+)(run)
+app.command(
+    epilog=_examples(
+        "trial --set gate.l0_strength=2 --set train.steps=500", "trial best.yaml --format json"
+    )
+)(trial)
+app.command(
+    short_help="Show how far sweeps have come.",
+    epilog=_examples("status", "status quickstart"),
+)(status)
+app.command(
+    "list",
+    short_help="List sweeps, search spaces, models, data sets or gates.",
+    epilog=_examples("list models", "list sweeps"),
+)(list_)
+app.command(
+    epilog=_examples(
+        'query "select layer, avg(kept * 1.0 / size) from masks group by layer"',
+        'query "select * from trials" --format json',
+        'query "select * from masks" --out masks.parquet',
+    )
+)(query)
+app.command(
+    short_help="Show how far the tickets of a sweep agree.",
+    epilog=_examples(
+        "stability quickstart",
+        "stability quickstart --by rewind_step --layer fc1.weight --format csv",
+    ),
+)(stability)

@@ -1,0 +1,167 @@
+"""The commands that read the mask database: `status`, `list`, `query` and `stability`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ticketsweep.cli.notes import note, notes
+from ticketsweep.cli.options import Listing, QueryFormat, StorageOption, TableFormat
+from ticketsweep.errors import UserError
+
+MOST_ROWS = 100  # of a table of trials; a query has the rest
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A sweep.  [default: all of them]")
+    ] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Show how far the sweeps of a storage have come; of one sweep, every trial."""
+    from datetime import UTC, datetime
+
+    from ticketsweep.display.sweeps import status_table
+    from ticketsweep.display.terminal import show, stdout_console
+    from ticketsweep.display.trials import trials_of_sweep
+    from ticketsweep.results.sweeps import sweep_named, sweep_views
+    from ticketsweep.store.database import open_database
+    from ticketsweep.store.paths import default_storage
+
+    database = open_database(storage or default_storage())
+    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
+    console = stdout_console()
+    if name is None:
+        show(console, status_table(views, now=datetime.now(UTC)))
+    else:
+        view = sweep_named(views, name, storage=database.storage.uri)
+        show(console, status_table([view], now=datetime.now(UTC)))
+        show(console, "", *trials_of_sweep(console, view, limit=MOST_ROWS))
+    notes(database.warnings)
+
+
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    storage: StorageOption = None,
+) -> None:
+    """List sweeps of a storage, search spaces of ./search_spaces, or what settings may name."""
+    from ticketsweep.config import DATASETS, GATES, MODELS
+    from ticketsweep.display.catalogue import names_table, spaces_table
+    from ticketsweep.display.sweeps import list_table
+    from ticketsweep.display.terminal import show, stdout_console
+
+    console = stdout_console()
+    known = {Listing.MODELS: MODELS, Listing.DATASETS: DATASETS, Listing.GATES: GATES}
+    if what in known:
+        show(console, names_table(known[what]))
+    elif what is Listing.SPACES:
+        show(console, spaces_table(Path("search_spaces")))
+    else:
+        from ticketsweep.results.sweeps import sweep_views
+        from ticketsweep.store.database import open_database
+        from ticketsweep.store.paths import default_storage
+
+        database = open_database(storage or default_storage())
+        views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
+        show(console, list_table(views))
+        notes(database.warnings)
+
+
+def query(
+    sql: Annotated[
+        str,
+        typer.Argument(
+            metavar="SQL",
+            help="One SELECT over sweeps, trials, replicates, masks and curves; besides DuckDB's "
+            "functions there are mask_kept, mask_and, mask_hamming and mask_jaccard.",
+        ),
+    ],
+    output: Annotated[
+        QueryFormat | None,
+        typer.Option("--format", help="Format of the answer.  [default: as --out ends, or table]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")
+    ] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Ask the mask database in SQL."""
+    wanted = query_format(output, out)
+    from ticketsweep.display.records import as_table, as_text, with_distinct_names, write_answer
+    from ticketsweep.display.terminal import emit_all, show, stdout_console
+    from ticketsweep.store.database import open_database
+    from ticketsweep.store.paths import default_storage
+
+    database = open_database(storage or default_storage())
+    answer = with_distinct_names(database.sql(sql))
+    notes(database.warnings)
+    if out is not None:
+        write_answer(answer, out, wanted.value)
+        note(f"{answer.num_rows:,} rows written to {out}")
+    elif wanted is QueryFormat.TABLE:
+        console = stdout_console()
+        show(console, as_table(console, answer))
+    else:
+        emit_all(as_text(answer, wanted.value))
+
+
+def query_format(asked: QueryFormat | None, out: Path | None) -> QueryFormat:
+    """The format asked for, or the one that the file's name says; refuses what does not go."""
+    files = [QueryFormat.CSV, QueryFormat.JSON, QueryFormat.PARQUET]
+    if out is None:
+        if asked is QueryFormat.PARQUET:
+            raise UserError("--format parquet needs --out FILE: it is not text")
+        return asked or QueryFormat.TABLE
+    ending = out.suffix.removeprefix(".")
+    wanted = asked or (QueryFormat(ending) if ending in files else None)
+    if wanted not in files:
+        raise UserError(f"--out {out} needs --format csv, json or parquet (a table is for reading)")
+    return wanted
+
+
+def stability(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A sweep.")],
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Average over the trials that share a setting (rewind_step, gate.temperature, …), "
+            "in place of all; may be repeated.",
+        ),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Look at one layer alone.")] = None,
+    trial: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Look at one trial; the first digits will do."),
+    ] = None,
+    storage: StorageOption = None,
+    output: Annotated[
+        TableFormat, typer.Option("--format", help="Format of the result.")
+    ] = TableFormat.TABLE,
+) -> None:
+    """Show how far the tickets of a sweep agree, by layer and by which seed differs."""
+    from ticketsweep.display.agreement import stability_answer, stability_records
+    from ticketsweep.display.records import as_csv, document
+    from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
+    from ticketsweep.results.comparison import stability_by, trial_named
+    from ticketsweep.results.sweeps import sweep_named, sweep_views
+    from ticketsweep.store.database import open_database
+    from ticketsweep.store.paths import default_storage
+
+    keys = by or []
+    database = open_database(storage or default_storage())
+    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
+    view = sweep_named(views, name, storage=database.storage.uri)
+    rows = view.complete if trial is None else [trial_named(view.complete, trial)]
+    groups = stability_by(database, rows, keys=keys, layer=layer, warn=note) if rows else {}
+    notes(database.warnings)
+    if output is TableFormat.TABLE:
+        show(stdout_console(), stability_answer(groups, keys=keys, trials=len(rows)))
+        return
+    records = stability_records(groups, keys=keys)
+    if output is TableFormat.JSON:
+        emit(document(records))
+    else:
+        emit_all(as_csv(list(records[0]) if records else keys, records))

@@ -1,0 +1,136 @@
+"""Tables of stability: how far tickets agree, and which seed makes the difference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+
+from ticketsweep.analysis.stability import (
+    ALL_LAYERS,
+    OTHER_INIT,
+    SAME_INIT,
+    Stability,
+    StabilityRow,
+)
+from ticketsweep.display.figures import NONE, plural, setting
+from ticketsweep.display.terminal import Column, paragraph, table
+
+HOW_TO_READ = (
+    "overlap: 1 is the same ticket, 0 what independent masks of these densities share; "
+    "[ ] is a 95 % interval over seeds, and two seeds allow none."
+)
+
+Group = tuple[object, ...]
+
+
+def stability_table(
+    groups: Mapping[Group, Stability], *, keys: Sequence[str], only: Sequence[str] = ()
+) -> RenderableType:
+    """One row a group of trials, layer and kind of pair, and how to read it.
+
+    Parameters
+    ----------
+    groups: the values of `keys` -> the stability of the trials that have them.
+    only: kinds of pairs to show; all of them if none is named.
+    """
+    rows = [
+        (group, row)
+        for group, stability in groups.items()
+        for row in (_only(stability.rows, only) if only else _without_repeats(stability.rows))
+    ]
+    shown = [row for _, row in rows]
+    columns = [
+        Column(key, [setting(group[index]) for group, _ in rows], right=False)
+        for index, key in enumerate(keys)
+    ]
+    columns += [
+        Column("layer", [row.layer for row in shown], right=False),
+        Column("differs", [row.differs for row in shown], right=False),
+        Column("overlap beyond\nchance", [overlap(row) for row in shown], right=False),
+        Column("Jaccard\n(chance)", [_jaccard(row) for row in shown]),
+        Column("kept %", [_percent(row.density) for row in shown]),
+        Column("pairs", [str(row.pairs) for row in shown]),
+    ]
+    seeds = [_seeds(row) for row in shown]
+    if len(set(seeds)) > 1:
+        columns.append(Column("seeds", seeds))
+        note = "seeds: init/data/gate; "
+    else:
+        note = f"{seeds[0]} init/data/gate seeds; "
+    trials = {row.trials for row in shown}
+    if len(trials) > 1:
+        columns.append(Column("trials", [str(row.trials) for row in shown]))
+    elif trials != {1}:
+        note += f"means of {plural(max(trials), 'trial')}; "
+    styles = ["bold" if row.layer == ALL_LAYERS else "" for row in shown]
+    return Lines(table(columns, styles=styles), "", paragraph(f"{note}{HOW_TO_READ}"))
+
+
+def stability_answer(
+    groups: Mapping[Group, Stability], *, keys: Sequence[str], trials: int
+) -> RenderableType:
+    """The table, or why there is none: `trials` complete trials with nothing to compare."""
+    if not any(stability.rows for stability in groups.values()):
+        replicates = ", but no two replicates with other seeds" if trials else ""
+        return f"nothing to compare: {plural(trials, 'complete trial')}{replicates}"
+    return stability_table(groups, keys=keys)
+
+
+def stability_records(
+    groups: Mapping[Group, Stability], *, keys: Sequence[str]
+) -> list[dict[str, object]]:
+    """Every row with all its figures, and the values of `keys`, as flat records."""
+    records = []
+    for group, stability in groups.items():
+        for row in stability.rows:
+            record = {**dict(zip(keys, group, strict=True)), **dataclasses.asdict(row)}
+            seeds = record.pop("seeds")
+            record.update({f"{factor}_seeds": count for factor, count in seeds.items()})
+            records.append(record)
+    return records
+
+
+def overlap(row: StabilityRow) -> str:
+    """`0.28 [0.21, 0.35]`, without an interval where there is none."""
+    if row.corrected is None:
+        return NONE
+    if row.low is None or row.high is None:
+        return f"{row.corrected:z.2f}"
+    return f"{row.corrected:z.2f} [{row.low:z.2f}, {row.high:z.2f}]"
+
+
+def score(stability: Stability) -> str:
+    """The trial metric `stability` with its interval, `–` where the trial has none."""
+    rows = {(row.layer, row.differs): row for row in stability.rows}
+    row = rows.get((ALL_LAYERS, SAME_INIT))
+    return overlap(row) if row else NONE
+
+
+def _only(rows: Sequence[StabilityRow], kinds: Sequence[str]) -> list[StabilityRow]:
+    return [row for row in rows if row.differs in kinds]
+
+
+def _without_repeats(rows: Sequence[StabilityRow]) -> list[StabilityRow]:
+    """Leaves out a kind that gathers others where it gathers only one: it says the same again."""
+    kinds = {row.differs for row in rows}
+    other = {kind for kind in kinds if "init" in kind.split("+")}
+    same = kinds - other - {SAME_INIT, OTHER_INIT}
+    repeated = {OTHER_INIT: len(other) == 1, SAME_INIT: len(same) == 1}
+    return [row for row in rows if not repeated.get(row.differs, False)]
+
+
+def _jaccard(row: StabilityRow) -> str:
+    if row.jaccard is None or row.expected_jaccard is None:
+        return NONE
+    return f"{row.jaccard:.2f} ({row.expected_jaccard:.2f})"
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def _seeds(row: StabilityRow) -> str:
+    return "/".join(str(count) for count in row.seeds.values())

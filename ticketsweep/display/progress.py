@@ -1,0 +1,276 @@
+"""Drawing a sweep while it runs: a live display on a terminal, a few lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from threading import RLock
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from ticketsweep.display.figures import NONE, figure, first_line, short
+from ticketsweep.display.state import Running, SweepState
+from ticketsweep.results.ranking import Objectives
+from ticketsweep.results.rows import Row, finite_number
+
+if TYPE_CHECKING:
+    from ticketsweep.config import TrialConfig
+    from ticketsweep.trial import Progress, TrialOutcome
+
+_LINES_BESIDE_TRIALS = 9  # of the terminal's height, for the head, the best values and messages
+_REFRESHES = 4  # a second
+
+
+def sweep_display(
+    console: Console, objectives: Objectives, earlier: Sequence[Row]
+) -> LiveSweep | LoggedSweep:
+    """What follows a sweep on this console; a context manager, and an observer of the runner.
+
+    Parameters
+    ----------
+    objectives: metric -> "max" or "min".
+    earlier: rows of the trials that were stored before this run.
+    """
+    state = SweepState(objectives, earlier, time.monotonic)
+    animated = console.is_terminal and not console.is_dumb_terminal
+    return LiveSweep(console, state) if animated else LoggedSweep(console, state)
+
+
+class LoggedSweep(AbstractContextManager["LoggedSweep"]):
+    """For logs: a line at the start, one for each tenth of the trials, and one for each failure."""
+
+    def __init__(self, console: Console, state: SweepState) -> None:
+        self._console = console
+        self._state = state
+        self._tenths = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+        """The search begins."""
+        self._state.begun(name=name, samples=samples, stored=stored, concurrency=concurrency)
+        self._tenths = self._tenths_done()
+        self._say(self._state.opening())
+
+    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+        """A trial has begun."""
+        self._state.started(trial_id, steps=config.train.steps)
+
+    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+        """A trial has come further."""
+        self._state.progressed(trial_id, progress)
+
+    def trial_finished(self, trial_id: str, row: Mapping[str, object]) -> None:
+        """A trial has ended, well or not."""
+        self._state.finished(trial_id, row)
+        if row["status"] == "failed":
+            self.warn(failure_line(trial_id, row))
+        if self._tenths_done() > self._tenths:
+            self._tenths = self._tenths_done()
+            parts = [self._state.counts(), self._state.times()]
+            parts += [f"best {line}" for line in self._state.best()]
+            self._say(f"{self._state.name}: {'; '.join(parts)}")
+
+    def phase(self, text: str) -> None:
+        """What is going on between trials: of no interest in a log."""
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def _tenths_done(self) -> int:
+        return 10 * self._state.done // max(1, self._state.samples)
+
+
+class LiveSweep(AbstractContextManager["LiveSweep"]):
+    """For terminals: counts, a bar a running trial, the best so far; messages scroll by above."""
+
+    def __init__(self, console: Console, state: SweepState) -> None:
+        self._console = console
+        self._state = state
+        self._phase = "starting"
+        self._spinner = Spinner("dots")
+        self._lock = RLock()  # the display is drawn by a thread of its own
+        self._live = Live(
+            console=console,
+            get_renderable=self._draw,
+            refresh_per_second=_REFRESHES,
+            transient=True,
+            # Rich would print to stderr what goes to stdout; nothing but results may go there.
+            redirect_stdout=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+
+    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+        """The search begins."""
+        with self._lock:
+            self._state.begun(name=name, samples=samples, stored=stored, concurrency=concurrency)
+            self._phase = "waiting for the first trial"
+        self._say(self._state.opening())
+
+    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+        """A trial has begun."""
+        with self._lock:
+            self._state.started(trial_id, steps=config.train.steps)
+            self._phase = ""
+
+    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+        """A trial has come further."""
+        with self._lock:
+            self._state.progressed(trial_id, progress)
+
+    def trial_finished(self, trial_id: str, row: Mapping[str, object]) -> None:
+        """A trial has ended, well or not."""
+        with self._lock:
+            self._state.finished(trial_id, row)
+        if row["status"] == "failed":
+            self.warn(failure_line(trial_id, row))
+
+    def phase(self, text: str) -> None:
+        """What is going on when nothing else moves."""
+        with self._lock:
+            self._phase = text
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know; it stays above the display."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        with self._lock:
+            state = self._state
+            parts: list[RenderableType] = []
+            if state.samples:
+                parts += [Text(f"{state.counts()} · {state.times()}", style="bold")]
+                parts.append(bar_line(state.done / state.samples))
+            if self._phase:
+                self._spinner.update(text=self._phase)
+                parts.append(self._spinner)
+            room = max(1, self._console.height - _LINES_BESIDE_TRIALS)
+            bars = dict(list(state.running.items())[:room])
+            if bars:
+                parts.append(trial_bars(bars))
+            if len(state.running) > room:
+                parts.append(Text(f"… and {len(state.running) - room} more"))
+            parts += [Text(f"best {line}", style="green") for line in state.best()]
+            return Group(*parts)
+
+
+class TrialDisplay(AbstractContextManager["TrialDisplay"]):
+    """Follows one trial: a bar on a terminal, a line for each tenth of its steps anywhere else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._latest: Progress | None = None
+        self._tenths = 0
+        self._live = (
+            Live(
+                console=console,
+                get_renderable=self._draw,
+                refresh_per_second=_REFRESHES,
+                transient=True,
+                redirect_stdout=False,
+            )
+            if console.is_terminal and not console.is_dumb_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, traceback)
+
+    def follow(self, trial: Generator[Progress, None, TrialOutcome]) -> TrialOutcome:
+        """Run the trial to its end and return what it came to."""
+        while True:
+            try:
+                progress = next(trial)
+            except StopIteration as end:
+                outcome: TrialOutcome = end.value
+                return outcome
+            self._latest = progress
+            tenths = 10 * progress.step // max(1, progress.steps)
+            if self._live is None and tenths > self._tenths:
+                self._tenths = tenths
+                step = f"step {progress.step} of {progress.steps}"
+                self._console.print(f"{step}: {progress_text(progress)}", soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        if self._latest is None:
+            return Text("starting")
+        return trial_bars({"trial": Running(self._latest.steps, self._latest)})
+
+
+def bar_line(share: float) -> RenderableType:
+    """A bar as wide as the console; a grid, since a bar alone does not end its line."""
+    line = Table.grid(expand=True)
+    line.add_row(ProgressBar(total=1.0, completed=share))
+    return line
+
+
+def trial_bars(running: Mapping[str, Running]) -> RenderableType:
+    """One line a trial: its name, a bar, its step, and the figures of its latest validation."""
+    lines = Table.grid(padding=(0, 1), expand=True)
+    lines.add_column(no_wrap=True)
+    lines.add_column(ratio=1, min_width=6)
+    lines.add_column(justify="right", no_wrap=True)
+    lines.add_column(no_wrap=True)
+    for trial_id, trial in running.items():
+        bar = ProgressBar(total=1.0, completed=trial.share)
+        step = trial.latest.step if trial.latest else 0
+        figures = progress_text(trial.latest) if trial.latest else "starting"
+        lines.add_row(short(trial_id), bar, f"{step}/{trial.steps}", figures)
+    return lines
+
+
+def progress_text(progress: Progress) -> str:
+    """`loss 0.213, val 94.20 %, density 12.31 %`."""
+    loss = finite_number(progress.loss)
+    accuracy = figure(finite_number(progress.val_accuracy), "val_accuracy")
+    density = figure(finite_number(progress.expected_density), "density")
+    shown = NONE if loss is None else f"{loss:.3f}"
+    return f"loss {shown}, val {accuracy} %, density {density} %"
+
+
+def failure_line(trial_id: str, row: Row) -> str:
+    """`trial 3fa91c02 failed: …`, with the first line of what it said."""
+    return f"trial {short(trial_id)} failed: {first_line(row.get('error'))}"

@@ -1,0 +1,130 @@
+"""What is known of a sweep while it runs, as numbers and sentences; nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ticketsweep.display.figures import duration, named_figure, plural, short
+from ticketsweep.results.ranking import Objectives, best_trial
+from ticketsweep.results.rows import Row, figure_of
+
+if TYPE_CHECKING:
+    from ticketsweep.trial import Progress
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that is running: how many steps it has, and where it was last seen."""
+
+    steps: int
+    latest: Progress | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of its steps that are done."""
+        return self.latest.step / max(1, self.steps) if self.latest else 0.0
+
+
+class SweepState:
+    """What is known of a running sweep.
+
+    Parameters
+    ----------
+    objectives: metric -> "max" or "min".
+    earlier: rows of the trials that were stored before this run.
+    clock: seconds since any fixed moment.
+    """
+
+    def __init__(
+        self, objectives: Objectives, earlier: Sequence[Row], clock: Callable[[], float]
+    ) -> None:
+        self.objectives = objectives
+        self.earlier = earlier
+        self.clock = clock
+        self.began = clock()
+        self.first_trial: float | None = None
+        self.name = ""
+        self.samples = 0
+        self.stored = 0
+        self.concurrency = 0
+        self.running: dict[str, Running] = {}
+        self.rows: dict[str, Row] = {}
+
+    @property
+    def done(self) -> int:
+        """Trials complete or stopped, those stored before this run included."""
+        return self.stored + len(self.rows) - self.failed
+
+    @property
+    def failed(self) -> int:
+        """Trials that failed in this run and have not been tried again."""
+        return [row["status"] for row in self.rows.values()].count("failed")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this run began."""
+        return self.clock() - self.began
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at the pace so far; None before a trial has ended."""
+        if not self.rows or self.first_trial is None or self.done >= self.samples:
+            return None
+        worked = len(self.rows) + sum(trial.share for trial in self.running.values())
+        remaining = max(0.0, self.samples - self.stored - worked)
+        return remaining * (self.clock() - self.first_trial) / worked
+
+    def begun(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+        """The search begins; what is stored counts as done."""
+        self.name, self.samples, self.stored = name, samples, stored
+        self.concurrency = concurrency
+
+    def opening(self) -> str:
+        """`quickstart: 12 trials, 2 at a time; resuming: 7 of 12 trials are already stored`."""
+        text = f"{self.name}: {plural(self.samples, 'trial')}, {self.concurrency} at a time"
+        if self.stored:
+            are = "is" if self.stored == 1 else "are"
+            text += f"; resuming: {self.stored} of {self.samples} trials {are} already stored"
+        return text
+
+    def started(self, trial_id: str, *, steps: int) -> None:
+        """A trial has begun, perhaps once more."""
+        self.first_trial = self.clock() if self.first_trial is None else self.first_trial
+        self.rows.pop(trial_id, None)
+        self.running[trial_id] = Running(steps)
+
+    def progressed(self, trial_id: str, progress: Progress) -> None:
+        """A trial has come further."""
+        self.running[trial_id] = Running(progress.steps, progress)
+
+    def finished(self, trial_id: str, row: Row) -> None:
+        """A trial has ended, well or not."""
+        self.running.pop(trial_id, None)
+        self.rows[trial_id] = row
+
+    def counts(self) -> str:
+        """`3 of 12 trials done, 2 running, 1 failed`."""
+        parts = [f"{self.done} of {plural(self.samples, 'trial')} done"]
+        if self.running:
+            parts.append(f"{len(self.running)} running")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        return ", ".join(parts)
+
+    def times(self) -> str:
+        """`0:42 elapsed, about 1:10 left`."""
+        left = "" if self.left is None else f", about {duration(self.left)} left"
+        return f"{duration(self.elapsed)} elapsed{left}"
+
+    def best(self) -> list[str]:
+        """The best value of each objective so far, and whose it is."""
+        lines = []
+        rows = [*self.earlier, *self.rows.values()]
+        for name, direction in self.objectives.items():
+            row = best_trial(rows, name, direction)
+            if row is not None:
+                value = named_figure(figure_of(row, name), name)
+                lines.append(f"{value} (trial {short(row['trial_id'])})")
+        return lines

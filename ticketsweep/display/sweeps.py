@@ -1,0 +1,75 @@
+"""Tables of sweeps: what is in a storage, and how far each has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich.console import RenderableType
+
+from ticketsweep.display.figures import NONE, duration, named_figure, setting
+from ticketsweep.display.terminal import Column, table
+from ticketsweep.results.ranking import Objectives, best_trial
+from ticketsweep.results.rows import figure_of
+from ticketsweep.results.sweeps import SweepView
+
+
+def status_table(sweeps: Sequence[SweepView], *, now: datetime) -> RenderableType:
+    """One row a sweep: its trials by state, the best of each objective, when it last moved."""
+    return table(
+        [
+            Column("sweep", [view.name for view in sweeps], right=False),
+            Column("asked\nfor", [_samples(view) for view in sweeps]),
+            Column("complete", [str(view.count("complete")) for view in sweeps]),
+            Column("stopped", [str(view.count("stopped")) for view in sweeps]),
+            Column("failed", [str(view.count("failed")) for view in sweeps]),
+            Column("best", ["\n".join(best_lines(view)) for view in sweeps], right=False),
+            Column("last\nactivity", [ago(view.last_activity, now) for view in sweeps]),
+        ]
+    )
+
+
+def list_table(sweeps: Sequence[SweepView]) -> RenderableType:
+    """One row a sweep: when it was begun, what it is after, how much of it is there."""
+    return table(
+        [
+            Column("sweep", [view.name for view in sweeps], right=False),
+            Column("begun", [_begun(view) for view in sweeps], right=False),
+            Column("trials", [f"{view.count('complete')}/{_samples(view)}" for view in sweeps]),
+            Column("objectives", [objectives_text(v.objectives) for v in sweeps], right=False),
+            Column("searches over", [", ".join(v.searched) or NONE for v in sweeps], False, True),
+        ]
+    )
+
+
+def objectives_text(objectives: Objectives) -> str:
+    """`val_accuracy max, sparsity max`."""
+    return ", ".join(f"{name} {direction}" for name, direction in objectives.items())
+
+
+def best_lines(view: SweepView) -> list[str]:
+    """The best value of each objective; one line each, none where no trial has it."""
+    found = [
+        (name, best_trial(view.trials, name, direction))
+        for name, direction in view.objectives.items()
+    ]
+    lines = [named_figure(figure_of(row, name), name) for name, row in found if row is not None]
+    return lines or [NONE]
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """`2:05 ago`, and the date where that is more than two days."""
+    if moment is None:
+        return NONE
+    if now - moment > timedelta(days=2):
+        return f"{moment.astimezone(UTC):%Y-%m-%d}"
+    return f"{duration(max(0.0, (now - moment).total_seconds()))} ago"
+
+
+def _samples(view: SweepView) -> str:
+    return setting(view.row.get("samples")) if view.row else NONE
+
+
+def _begun(view: SweepView) -> str:
+    created = view.row.get("created_at") if view.row else None
+    return f"{created:%Y-%m-%d %H:%M}" if isinstance(created, datetime) else NONE

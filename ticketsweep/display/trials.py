@@ -1,0 +1,115 @@
+"""Tables of trials: rows of the database in, things that Rich can print out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from ticketsweep.display.agreement import score
+from ticketsweep.display.figures import (
+    duration,
+    figure,
+    first_line,
+    is_share,
+    plural,
+    setting,
+    short,
+    with_spread,
+)
+from ticketsweep.display.terminal import Column, table, tables
+from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of
+from ticketsweep.results.summary import Summary, metrics_told
+from ticketsweep.results.sweeps import SweepView
+
+_HEADERS = {"val_accuracy": "validation\naccuracy %", "strong_accuracy": "test\naccuracy %"}
+_NAMES = {"val_accuracy": "validation accuracy", "strong_accuracy": "test accuracy"}
+
+
+def best_trials(console: Console, summary: Summary) -> RenderableType:
+    """The best trials: their figures with spread, and the settings that were searched."""
+    rows = [each.row for each in summary.best]
+    key = [
+        Column("rank", [str(each.rank) for each in summary.best]),
+        Column("trial", [short(row["trial_id"]) for row in rows], right=False),
+    ]
+    figures = [
+        Column(_header(name), [_figure(summary, row, name) for row in rows])
+        for name in summary.metrics
+    ]
+    counts = [summary.spread(row, "val_accuracy") for row in rows]
+    figures.append(Column("n", [setting(spread and spread.n) for spread in counts]))
+    styles = ["" if each.rank == 1 else "dim" for each in summary.best]
+    return tables(console, key, figures, _settings(rows, summary.searched), styles=styles)
+
+
+def one_trial(summary: Summary) -> RenderableType:
+    """Every figure of the only trial of a summary, one below the other."""
+    row = summary.rows[0]
+    metrics = [*summary.metrics, "undecided", "loss"]
+    names = [f"{_NAMES.get(name, name)}{' %' if is_share(name) else ''}" for name in metrics]
+    return table(
+        [
+            Column("figure", names, right=False),
+            Column("value", [_figure(summary, row, name) for name in metrics]),
+        ]
+    )
+
+
+def trials_of_sweep(console: Console, view: SweepView, *, limit: int) -> list[RenderableType]:
+    """Its trials, at most the latest `limit`, one a row; then the failed ones with their errors."""
+    rows = view.trials[-limit:]
+    if not rows:
+        return ["no trial has finished yet"]
+    key = [Column("trial", [short(row["trial_id"]) for row in rows], right=False)]
+    figures = [Column("state", [row["status"] for row in rows], right=False)]
+    figures += [
+        Column(_header(name), [figure(figure_of(row, name), name) for row in rows])
+        for name in metrics_told(view.objectives)
+    ]
+    times = [duration(finite_number(row.get("wall_seconds"))) for row in rows]
+    figures.append(Column("time", times))
+    parts: list[RenderableType] = [tables(console, key, figures, _settings(rows, view.searched))]
+    if len(rows) < len(view.trials):
+        of = plural(len(view.trials), "trial")
+        parts.append(Text(f"(the latest {len(rows)} of {of}; a query has all)", style="dim"))
+    failed = [row for row in rows if row["status"] == "failed"]
+    return [*parts, "", _failures(failed)] if failed else parts
+
+
+def _failures(rows: Sequence[Row]) -> RenderableType:
+    return table(
+        [
+            Column("failed", [short(row["trial_id"]) for row in rows], right=False),
+            Column("error", [first_line(row.get("error")) for row in rows], right=False, wrap=True),
+        ]
+    )
+
+
+def setting_names(keys: Sequence[str]) -> list[str]:
+    """Short names of dotted keys: the last part, where no other key ends in it too."""
+    last = [key.rpartition(".")[2] for key in keys]
+    count = Counter(last)
+    return [name if count[name] == 1 else key for key, name in zip(keys, last, strict=True)]
+
+
+def _settings(rows: Sequence[Row], searched: Sequence[str]) -> list[Column]:
+    configs = [config_of(row) for row in rows]
+    return [
+        Column(name, [setting(setting_of(config, key)) for config in configs])
+        for key, name in zip(searched, setting_names(searched), strict=True)
+    ]
+
+
+def _figure(summary: Summary, row: Row, name: str) -> str:
+    stability = summary.stability.get(row["trial_id"])
+    if name == "stability" and stability is not None:
+        return score(stability)
+    spread = summary.spread(row, name)
+    return with_spread(figure_of(row, name), spread.sd if spread else None, name)
+
+
+def _header(metric: str) -> str:
+    return _HEADERS.get(metric, f"{metric} %" if is_share(metric) else metric)

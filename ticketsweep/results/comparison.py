@@ -1,0 +1,141 @@
+"""Stored masks handed to the analysis: how stable the tickets of a sweep's trials are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ticketsweep.analysis.stability import ALL_LAYERS, LayerBits, Seeds, Stability, sweep_stability
+from ticketsweep.errors import UserError, did_you_mean
+from ticketsweep.results.rows import Row, config_of, dotted_keys, finite_number, setting_of
+from ticketsweep.store.database import Database
+
+Group = tuple[object, ...]
+_NOT_KEYS = frozenset({"config", "metrics", "search", "error"})  # they group nothing
+
+
+def stability_by(
+    database: Database,
+    trials: Sequence[Row],
+    *,
+    keys: Sequence[str],
+    layer: str | None,
+    warn: Callable[[str], None],
+) -> dict[Group, Stability]:
+    """Stability of trials, averaged over those that share the values of `keys`.
+
+    The masks of one trial are in memory at a time.
+
+    Parameters
+    ----------
+    trials: rows of `trials`, at least one, all of one sweep.
+    keys: columns of `trials`, or dotted settings; without any, all trials are one group.
+    layer: looks at one layer alone.
+    warn: told of each trial that had to be left out.
+
+    Raises
+    ------
+    UserError: a key or a layer that none of the trials has.
+    """
+    groups = _groups(trials, keys)
+    sweep = str(trials[0]["sweep"])
+    seeds = _seeds_by_trial(database.replicates(sweep=sweep))
+
+    def compared() -> Iterator[tuple[Group, list[LayerBits], Seeds]]:
+        for row, group in zip(trials, groups, strict=True):
+            trial_id = str(row["trial_id"])
+            masks = database.masks(sweep=sweep, trial_id=trial_id, layer=layer)
+            if len(masks) and trial_id in seeds:
+                yield group, _layers(masks), seeds[trial_id]
+            elif layer is None:
+                warn(f"trial {trial_id} is left out: its masks or its replicates are not there")
+
+    found = sweep_stability(compared())
+    if layer is not None and not found:
+        names = database.sql(f"select distinct layer from masks where sweep = '{sweep}'")
+        hint = did_you_mean(layer, names["layer"].to_pylist())
+        raise UserError(f"--layer must be a layer of sweep {sweep}, got {layer!r} ({hint})")
+    if layer is not None:  # pooled over the one layer, the figures are the same
+        found = {group: _without_pooled(each) for group, each in found.items()}
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _without_pooled(stability: Stability) -> Stability:
+    return replace(stability, rows=tuple(r for r in stability.rows if r.layer != ALL_LAYERS))
+
+
+def _order(group: Group) -> list[tuple[int, float, str]]:
+    """Numbers by size, then everything else by its text."""
+    numbers = [finite_number(value) for value in group]
+    return [
+        (0, number, "") if number is not None else (1, 0.0, str(value))
+        for number, value in zip(numbers, group, strict=True)
+    ]
+
+
+def _layers(masks: pa.Table) -> list[LayerBits]:
+    """The masks of a trial at its last step, layer by layer, replicates in order."""
+    last = masks.filter(pc.field("step") == pc.max(masks["step"]))
+    order = [(key, "ascending") for key in ("layer_index", "replicate")]
+    rows: dict[tuple[str, int], list[bytes]] = {}
+    for row in (
+        last.select(["layer", "layer_index", "replicate", "size", "bits"])
+        .sort_by(order)
+        .to_pylist()
+    ):
+        rows.setdefault((row["layer"], row["size"]), []).append(row["bits"])
+    return [
+        LayerBits(layer, size, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
+        for (layer, size), bits in rows.items()
+    ]
+
+
+def _seeds_by_trial(replicates: pa.Table) -> dict[str, Seeds]:
+    """The seeds of each trial's replicates, in their order."""
+    seeds: dict[str, list[tuple[int, int, int]]] = {}
+    columns = ["trial_id", "replicate", "init_seed", "data_seed", "gate_seed"]
+    ordered = replicates.select(columns).sort_by("replicate")
+    for row in ordered.to_pylist():
+        triple = (row["init_seed"], row["data_seed"], row["gate_seed"])
+        seeds.setdefault(row["trial_id"], []).append(triple)
+    arrays = {trial_id: np.array(each, dtype=np.int64) for trial_id, each in seeds.items()}
+    return {trial_id: Seeds(*each.T) for trial_id, each in arrays.items()}
+
+
+def _groups(trials: Sequence[Row], keys: Sequence[str]) -> list[Group]:
+    """The values of `keys` of each trial."""
+    configs = [config_of(row) for row in trials]
+    columns = [name for name in trials[0] if name not in _NOT_KEYS]
+    for key in keys:
+        if key not in columns and all(setting_of(config, key) is None for config in configs):
+            hint = did_you_mean(key, [*columns, *dotted_keys(configs[0])])
+            if hint.startswith("known"):  # some fifty words
+                hint = "for example rewind_step or gate.temperature"
+            raise UserError(
+                f"--by must be a column of trials or a dotted setting, got {key!r} ({hint})"
+            )
+    return [
+        tuple(_value(row, config, key) for key in keys)
+        for row, config in zip(trials, configs, strict=True)
+    ]
+
+
+def _value(row: Row, config: Row, key: str) -> object:
+    value = row[key] if key in row and key not in _NOT_KEYS else setting_of(config, key)
+    return json.dumps(value) if isinstance(value, (Mapping, list)) else value
+
+
+def trial_named(trials: Sequence[Row], prefix: str) -> Row:
+    """The trial whose id begins so. Raises UserError where none does, or several do."""
+    found = [row for row in trials if str(row["trial_id"]).startswith(prefix)]
+    if len(found) == 1 and prefix:
+        return found[0]
+    shown = ", ".join(str(row["trial_id"]) for row in (found or trials)[:5])
+    rest = ", …" if len(found or trials) > 5 else ""
+    rule = "begins the ids of several" if found else "begins the id of none"
+    raise UserError(f"--trial {prefix!r} {rule} of the complete trials ({shown}{rest})")

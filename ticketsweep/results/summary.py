@@ -1,0 +1,157 @@
+"""A sweep's results, gathered from the database: the best trials, their spread and stability."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from ticketsweep.analysis.stability import Stability
+from ticketsweep.results.comparison import stability_by
+from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
+from ticketsweep.results.rows import Row, config_of, figure_of
+from ticketsweep.store.database import Database
+
+BEST = 10  # trials shown
+TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1 in the denominator) of `n` values; no `sd` of one."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep has found.
+
+    Attributes
+    ----------
+    objectives: metric -> "max" or "min".
+    searched: dotted keys of the settings searched over.
+    rows: all its trials.
+    ranked: the complete ones, best first; `best` are those of them to show.
+    spreads: trial id -> metric -> spread over its replicates.
+    stability: trial id -> stability, of the trials in `best`.
+    """
+
+    name: str
+    objectives: Objectives
+    searched: Sequence[str]
+    rows: Sequence[Row]
+    ranked: Sequence[Ranked]
+    best: Sequence[Ranked]
+    spreads: Mapping[str, Mapping[str, Spread]]
+    stability: Mapping[str, Stability]
+
+    def count(self, state: str) -> int:
+        """Number of trials in a state."""
+        return Counter(row["status"] for row in self.rows)[state]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics to tell of its trials."""
+        return metrics_told(self.objectives)
+
+    def spread(self, row: Row, metric: str) -> Spread | None:
+        """The spread of a metric of the trial with this row, None where no replicate has it."""
+        return self.spreads.get(row["trial_id"], {}).get(metric)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; trials best first, those without a rank last."""
+        ranks = {trial.row["trial_id"]: trial.rank for trial in self.ranked}
+        ordered = [trial.row for trial in self.ranked]
+        ordered += [row for row in self.rows if row["trial_id"] not in ranks]
+        trials = [
+            {
+                **row,
+                "config": config_of(row),
+                "metrics": dict(row.get("metrics") or {}),
+                "search": json.loads(row.get("search") or "null"),
+                "rank": ranks.get(row["trial_id"]),
+                "spread": {
+                    metric: dataclasses.asdict(spread)
+                    for metric, spread in self.spreads.get(row["trial_id"], {}).items()
+                },
+            }
+            for row in ordered
+        ]
+        stability = {
+            trial_id: dataclasses.asdict(each) for trial_id, each in self.stability.items()
+        }
+        return {
+            "sweep": self.name,
+            "objectives": dict(self.objectives),
+            "trials": trials,
+            "stability": stability,
+        }
+
+
+def metrics_told(objectives: Objectives) -> list[str]:
+    """What is always told of a trial, and what was searched for besides."""
+    return [*TOLD_METRICS, *(name for name in objectives if name not in TOLD_METRICS)]
+
+
+def summarise(
+    database: Database,
+    name: str,
+    *,
+    rows: Sequence[Row],
+    objectives: Objectives,
+    searched: Sequence[str],
+    warn: Callable[[str], None],
+) -> Summary:
+    """Rank the trials and read what else is to be told of the best.
+
+    Parameters
+    ----------
+    rows: of `trials`, of this one sweep.
+    warn: told of each trial whose masks could not be compared.
+    """
+    ranked = rank_trials(rows, objectives)
+    best = chosen(ranked, BEST)
+    stability = (
+        stability_by(
+            database, [each.row for each in best], keys=["trial_id"], layer=None, warn=warn
+        )
+        if best
+        else {}
+    )
+    metrics = [*TOLD_METRICS, "density", "loss", "undecided"]
+    return Summary(
+        name=name,
+        objectives=objectives,
+        searched=searched,
+        rows=rows,
+        ranked=ranked,
+        best=best,
+        spreads=_spreads(database.replicates(sweep=name).to_pylist(), metrics),
+        stability={str(trial_id): each for (trial_id,), each in stability.items()},
+    )
+
+
+def _spreads(replicates: Iterable[Row], metrics: Sequence[str]) -> dict[str, dict[str, Spread]]:
+    """Trial id -> metric -> spread, for the metrics that a replicate has."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in replicates:
+        of_trial = values.setdefault(row["trial_id"], {})
+        for metric in metrics:
+            value = figure_of(row, metric)
+            if value is not None:
+                of_trial.setdefault(metric, []).append(value)
+    return {
+        trial_id: {metric: _spread(found) for metric, found in of_trial.items()}
+        for trial_id, of_trial in values.items()
+    }
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
