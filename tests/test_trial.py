@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ticketsweep.config import TrialConfig, parse_config
+from ticketsweep.errors import StorageError, UserError
+from ticketsweep.store.database import Database
+from ticketsweep.store.paths import Storage
+from ticketsweep.store.schema import unpack_mask
+from ticketsweep.train.data import Dataset, load_dataset
+from ticketsweep.trial import Progress, TrialOutcome, identify, run_trial
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    torch.set_num_threads(1)
+    return load_dataset("digits", data_root=Path())
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.open(str(tmp_path / "storage"), create=True)
+
+
+def small(**changes: object) -> TrialConfig:
+    raw = {
+        "model": "fc-16",
+        "dataset": "digits",
+        "weight_scale": 1.5,
+        "rewind_step": 5,
+        "train": {"steps": 60, "batch_size": 64},
+        "replicates": {"init": 2, "data": 2, "gate": 1},
+    }
+    return parse_config(raw | changes, source="test")
+
+
+def finish(
+    config: TrialConfig, digits: Dataset, storage: Storage, *, sweep: str = "s", **how: object
+) -> tuple[TrialOutcome, list[Progress]]:
+    trial = run_trial(config, dataset=digits, storage=storage, sweep=sweep, **how)
+    seen = []
+    while True:
+        try:
+            seen.append(next(trial))
+        except StopIteration as stop:
+            return stop.value, seen
+
+
+def files(storage: Storage) -> set[str]:
+    assert storage.local is not None
+    return {p.relative_to(storage.local).as_posix() for p in storage.local.rglob("*.parquet*")}
+
+
+@pytest.fixture(scope="module")
+def done(
+    digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Storage, TrialOutcome, list[Progress]]:
+    storage = Storage.open(str(tmp_path_factory.mktemp("done")), create=True)
+    return (storage, *finish(small(), digits, storage, search='{"params": {}}'))
+
+
+def test_a_trial_is_stored_with_every_row_it_should_have(done) -> None:
+    storage, outcome, progress = done
+    database = Database(storage)
+    (row,) = database.trials("s").to_pylist()
+    assert not outcome.reused
+    assert row["status"] == "complete"
+    assert row["steps_done"] == 60
+    assert row["search"] == '{"params": {}}'
+    assert len(database.replicates("s")) == 4
+    assert len(database.masks("s")) == 4 * 2
+    assert database.curves("s")["step"].unique().to_pylist() == [p.step for p in progress]
+    assert len(database.curves("s")) == 4 * len(progress)
+    assert (progress[-1].step, progress[-1].steps) == (60, 60)
+    assert json.loads(row["config"]) == small().model_dump(mode="json")
+    assert row["wall_seconds"] > dict(row["metrics"])["train_seconds"] > 0
+
+
+def test_stored_figures_are_those_of_the_stored_masks(done) -> None:
+    storage, outcome, _ = done
+    database = Database(storage)
+    (row,) = database.trials("s").to_pylist()
+    replicates = database.replicates("s").to_pylist()
+    for replicate in replicates:
+        masks = [
+            unpack_mask(m["bits"], m["shape"])
+            for m in database.masks("s").to_pylist()
+            if m["replicate"] == replicate["replicate"]
+        ]
+        kept = sum(m.sum() for m in masks) / sum(m.size for m in masks)
+        assert replicate["density"] == pytest.approx(kept, abs=1e-6)
+        assert replicate["sparsity"] == pytest.approx(1 - kept, abs=1e-6)
+    for name in ("val_accuracy", "strong_accuracy", "density", "sparsity"):
+        assert row[name] == pytest.approx(np.mean([r[name] for r in replicates]), abs=1e-9)
+        assert outcome.row[name] == row[name]
+    for name in ("loss", "undecided"):
+        mean = np.mean([r[name] for r in replicates])
+        assert dict(row["metrics"])[name] == pytest.approx(mean, abs=1e-9)
+
+
+def test_stability_is_the_overlap_of_tickets_with_the_same_init(done) -> None:
+    storage, outcome, _ = done
+    database = Database(storage)
+    rows = sorted(database.masks("s").to_pylist(), key=lambda m: m["layer_index"])
+    inits = {r["replicate"]: r["init_seed"] for r in database.replicates("s").to_pylist()}
+    masks: dict[int, list[np.ndarray]] = {}
+    for row in rows:
+        masks.setdefault(row["replicate"], []).append(unpack_mask(row["bits"], row["shape"]))
+    pairs = [(a, b) for a in masks for b in masks if a < b and inits[a] == inits[b]]
+    assert len(pairs) == 2
+    scores = []
+    for a, b in pairs:
+        layers = list(zip(masks[a], masks[b], strict=True))
+        chance = [x.sum() * y.sum() / x.size for x, y in layers]
+        beyond = sum((x & y).sum() - c for (x, y), c in zip(layers, chance, strict=True))
+        most = sum(min(x.sum(), y.sum()) - c for (x, y), c in zip(layers, chance, strict=True))
+        scores.append(beyond / most)
+    assert outcome.row["stability"] == pytest.approx(np.mean(scores), abs=1e-9)
+
+
+def test_the_same_trial_twice_finds_the_same_masks_bit_for_bit(
+    done, digits: Dataset, storage: Storage
+) -> None:
+    finish(small(), digits, storage, sweep="again")
+    first, second = (Database(s).masks().drop_columns(["sweep"]) for s in (done[0], storage))
+    assert first.sort_by([("layer", "ascending"), ("replicate", "ascending")]).equals(
+        second.sort_by([("layer", "ascending"), ("replicate", "ascending")])
+    )
+
+
+def test_a_stored_trial_is_not_trained_again(done, digits: Dataset) -> None:
+    storage, outcome, _ = done
+    again, progress = finish(small(), digits, storage)
+    assert again.reused
+    assert progress == []
+    assert again.row["started_at"] == outcome.row["started_at"]
+    assert len(Database(storage).trials("s")) == 1
+
+
+def test_a_trial_of_another_sweep_is_copied_with_all_its_rows(
+    digits: Dataset, storage: Storage
+) -> None:
+    config = small(replicates={"init": 1, "data": 1, "gate": 1})
+    finish(config, digits, storage, sweep="first", search="a")
+    copy, progress = finish(config, digits, storage, sweep="second", search="b")
+    assert copy.reused
+    assert progress == []
+    assert copy.row["search"] == "b"
+    database = Database(storage)
+    for table in (database.masks, database.replicates, database.curves):
+        theirs, ours = (table(sweep).drop_columns(["sweep"]) for sweep in ("first", "second"))
+        assert len(ours) > 0
+        assert ours.equals(theirs)
+
+
+def test_a_trial_whose_source_is_damaged_is_trained(digits: Dataset, storage: Storage) -> None:
+    config = small(replicates={"init": 1, "data": 1, "gate": 1})
+    finish(config, digits, storage, sweep="first")
+    path = Path(storage.trial_file("curves", "first", identify(config, digits)))
+    content = bytearray(path.read_bytes())
+    content[40] ^= 0xFF  # in a page: the footer stays sound
+    path.write_bytes(content)
+    outcome, progress = finish(config, digits, storage, sweep="second")
+    assert not outcome.reused
+    assert progress
+
+
+def test_a_single_replicate_has_no_stability(digits: Dataset, storage: Storage) -> None:
+    outcome, _ = finish(small(replicates={"init": 1, "data": 1, "gate": 1}), digits, storage)
+    assert outcome.stability is None
+    assert outcome.row["stability"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weight_scale": 1000.0, "model": "fc-" + "-".join(["64"] * 24)},
+        {"rewind_step": 9, "pretrain": {"lr": 1000.0}, "model": "fc-" + "-".join(["64"] * 24)},
+    ],
+    ids=["forward", "pre-training"],
+)
+def test_a_trial_that_diverges_is_stored_as_failed(
+    digits: Dataset, storage: Storage, changes: dict[str, object]
+) -> None:
+    config = small(**changes)
+    outcome, _ = finish(config, digits, storage)
+    (row,) = Database(storage).trials("s").to_pylist()
+    assert row["status"] == outcome.row["status"] == "failed"
+    assert "diverged" in row["error"]
+    assert dict(row["metrics"]) == {"failures": 1.0}
+    assert len(Database(storage).masks("s")) == 0
+    finish(config, digits, storage, failures=1)
+    (row,) = Database(storage).trials("s").to_pylist()
+    assert dict(row["metrics"]) == {"failures": 2.0}
+    ok, _ = finish(small(seed=1), digits, storage)
+    assert ok.row["status"] == "complete"
+
+
+def test_what_a_trial_raises_is_stored_in_one_line(digits: Dataset, storage: Storage) -> None:
+    classes = dataclasses.replace(digits, classes=3)  # labels up to 9: torch refuses them
+    outcome, _ = finish(small(), classes, storage)
+    assert outcome.row["status"] == "failed"
+    error = str(outcome.row["error"])
+    assert error.startswith("IndexError: ")
+    assert "\n" not in error
+
+
+def test_a_users_mistake_is_raised_and_not_stored(digits: Dataset, storage: Storage) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="device must be auto or cpu here, got 'cuda'"):
+        finish(small(device="cuda"), digits, storage)
+    assert files(storage) == set()
+
+
+def test_a_storage_that_breaks_in_mid_trial_is_named(digits: Dataset, storage: Storage) -> None:
+    trial = run_trial(small(), dataset=digits, storage=storage, sweep="s")
+    next(trial)
+    assert storage.local is not None
+    shutil.rmtree(storage.local / "replicates")
+    (storage.local / "replicates").write_text("no folder")
+    with pytest.raises(StorageError, match=r"cannot write .*/replicates/"):
+        for _ in trial:
+            pass
+    assert len(Database(storage).trials()) == 0
+
+
+def test_a_trial_that_is_dropped_leaves_nothing(digits: Dataset, storage: Storage) -> None:
+    trial = run_trial(small(), dataset=digits, storage=storage, sweep="s")
+    next(trial)
+    trial.close()
+    assert files(storage) == set()
+
+
+def test_execution_does_not_change_the_id_and_science_does(digits: Dataset) -> None:
+    own = identify(small(), digits)
+    assert identify(small(device="cpu", data_root="/elsewhere"), digits) == own
+    assert identify(small(seed=1), digits) != own
+
+
+def test_the_stored_file_says_what_it_is(done) -> None:
+    storage, outcome, _ = done
+    path = storage.trial_file("trials", "s", str(outcome.row["trial_id"]))
+    assert pq.read_metadata(path).metadata[b"ticketsweep.table"] == b"trials"
