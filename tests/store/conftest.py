@@ -48,7 +48,7 @@ def make_trial(
     return TrialRows(trial, own, masks, curves)
 
 
-@pytest.fixture(name="make_trial")
+@pytest.fixture(name="make_trial", scope="session")
 def _make_trial() -> MakeTrial:
     return make_trial
 

@@ -43,6 +43,14 @@ def test_a_table_is_read_by_sweep_trial_and_layer(storage, database, make_trial)
     assert len(database.masks("c")) == 0
 
 
+def test_one_trial_is_read_as_plain_values(storage, database, make_trial):
+    assert database.trial("a", "t0") is None
+    write_trial(storage, "a", make_trial(seed=5))
+    row = database.trial("a", "t0")
+    assert (row["sweep"], row["trial_id"], row["metrics"]) == ("a", "t0", [("seed", 5.0)])
+    assert database.trial("b", "t0") is None
+
+
 def test_trials_come_in_the_order_of_their_start(storage, database, make_trial):
     for trial, seed in [("a", 3), ("b", 1), ("c", 2)]:
         write_trial(storage, "s", make_trial(trial, seed=seed))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -65,7 +65,9 @@ class Database:
 
     def trial(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
         """One trial's row as plain values (`metrics` as a list of pairs), or None without it."""
-        rows: list[dict[str, Any]] = self._read("trials", sweep=sweep, trial_id=trial_id).to_pylist()
+        rows: list[dict[str, Any]] = self._read(
+            "trials", sweep=sweep, trial_id=trial_id
+        ).to_pylist()
         return rows[0] if rows else None
 
     def replicates(self, sweep: str | None = None, trial_id: str | None = None) -> pa.Table:
@@ -166,9 +168,12 @@ class Database:
 
     def _open(self, table: Table, sweep: str | None, trial_id: str | None) -> list[StoredFile]:
         """The files of a table whose footers are sound; the others are noted as skipped."""
-        listed = self.storage.files(table, sweep)
-        if trial_id is not None:
-            listed = [file for file in listed if file.name == trial_id]
+        if sweep is not None and trial_id is not None:
+            file = self.storage.file(table, sweep, trial_id)
+            listed = [] if file is None else [file]
+        else:
+            listed = self.storage.files(table, sweep)
+            listed = [file for file in listed if trial_id in (None, file.name)]
         for file in listed:
             known = self._skipped.get(file.path)
             if known is not None and known[0] != file:

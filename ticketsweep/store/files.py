@@ -30,6 +30,11 @@ class UnreadableFile(StorageError):
     """A data file that is damaged, of another table, or of a newer schema version."""
 
 
+def _unreadable(file: StoredFile, error: BaseException) -> UnreadableFile:
+    reason = one_line(error).removeprefix(f"Could not open Parquet input source '{file.path}': ")
+    return UnreadableFile(f"{file.shown}: {reason}")
+
+
 def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buffer:
     """The table as the bytes of a Parquet file, stamped with the schema's version."""
     stamp = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _TABLE_KEY: table.encode()}
@@ -90,10 +95,11 @@ def _put_locally(path: Path, data: pa.Buffer) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself must outlive a power cut.
+    # The rename itself should outlive a power cut; some network file systems refuse to promise it.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -127,7 +133,7 @@ def open_fragment(storage: Storage, file: StoredFile) -> ds.ParquetFileFragment:
     except FileNotFoundError:
         raise
     except DAMAGE as error:
-        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+        raise _unreadable(file, error) from error
     version = stamp.get(_VERSION_KEY, b"")
     if not version.isdigit() or stamp.get(_TABLE_KEY) != file.table.encode():
         raise UnreadableFile(f"{file.shown}: not a file of the table {file.table}")
@@ -155,7 +161,7 @@ def check_pages(fragment: ds.ParquetFileFragment, file: StoredFile) -> None:
     except FileNotFoundError:
         return
     except DAMAGE as error:
-        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+        raise _unreadable(file, error) from error
 
 
 def read_file(storage: Storage, file: StoredFile) -> pa.Table:
@@ -166,7 +172,7 @@ def read_file(storage: Storage, file: StoredFile) -> pa.Table:
     except FileNotFoundError:
         raise
     except DAMAGE as error:
-        raise UnreadableFile(f"{file.shown}: {one_line(error)}") from error
+        raise _unreadable(file, error) from error
 
 
 def committed_status(storage: Storage, sweep: str, trial_id: str) -> str | None:

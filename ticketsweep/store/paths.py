@@ -24,6 +24,7 @@ from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, Table
 STORAGE_VARIABLE = "TICKETSWEEP_STORAGE"
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_RETRY_LIMIT = "retry_limit_seconds"
 _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
@@ -118,11 +119,11 @@ class Storage:
             folder = Path(uri).expanduser().absolute()
             return cls(uri, pafs.LocalFileSystem(), folder.as_posix(), folder)
         try:
-            filesystem, root = pafs.FileSystem.from_uri(uri)
+            filesystem, root = pafs.FileSystem.from_uri(_with_retry_limit(uri))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(
-                f"storage must be a folder or a file://, s3:// or gs:// URI, got {uri!r}: "
-                f"{one_line(error)}"
+                f"storage {uri} cannot be opened: {one_line(error)} "
+                f"(it must be a folder or a file://, s3:// or gs:// URI)"
             ) from error
         root = root.rstrip("/")
         local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
@@ -148,10 +149,7 @@ class Storage:
             f"name another with --storage or ${STORAGE_VARIABLE}"
         )
         folders = [self.root, *(self._folder(table) for table in SCHEMAS)]
-        try:
-            root, *tables = self.filesystem.get_file_info(folders)
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"storage {self.uri} cannot be read: {one_line(error)}") from error
+        root, *tables = self._look(folders)
         if root.type == pafs.FileType.NotFound:
             raise StorageError(f"storage {self.uri} does not exist ({remedy})")
         if all(info.type != pafs.FileType.Directory for info in tables):
@@ -206,7 +204,7 @@ class Storage:
     def file(self, table: Table, sweep: str, trial_id: str) -> StoredFile | None:
         """One trial's file of a table, or None if it is not there."""
         path = self.trial_file(table, sweep, trial_id)
-        info = self.filesystem.get_file_info(path)
+        (info,) = self._look([path])
         if info.type != pafs.FileType.File:
             return None
         return StoredFile(table, sweep, trial_id, path, info.size, info.mtime_ns or 0)
@@ -214,7 +212,7 @@ class Storage:
     def sweeps_with_trials(self) -> list[str]:
         """The names of all sweeps that have a trial's file."""
         folders = pafs.FileSelector(self._folder("trials"), allow_not_found=True)
-        names = [info.base_name for info in self.filesystem.get_file_info(folders)]
+        names = [info.base_name for info in self._look(folders)]
         return sorted(
             name.removeprefix(_PARTITION) for name in names if name.startswith(_PARTITION)
         )
@@ -231,11 +229,21 @@ class Storage:
 
     def _list(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
+        return [info for info in self._look(selector) if info.type == pafs.FileType.File]
+
+    def _look(self, at: list[str] | pafs.FileSelector) -> list[pafs.FileInfo]:
         try:
-            infos = self.filesystem.get_file_info(selector)
+            infos: list[pafs.FileInfo] = self.filesystem.get_file_info(at)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"storage {self.uri} cannot be read: {one_line(error)}") from error
-        return [info for info in infos if info.type == pafs.FileType.File]
+        return infos
+
+
+def _with_retry_limit(uri: str) -> str:
+    # Google's client goes on trying for 15 minutes where there is no network.
+    if not uri.startswith(("gs://", "gcs://")) or _RETRY_LIMIT in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}{_RETRY_LIMIT}=10"
 
 
 def temporary_path(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
@@ -11,23 +12,15 @@ import pyarrow.dataset as ds
 from ticketsweep.errors import QueryError
 from ticketsweep.store.schema import SCHEMAS, Table
 
-# DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one: hence
-# the cases.
+# DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one (of a
+# layer without gates), and evaluates constants whatever CASE says: hence nullif.
+_A, _B, _NONE = "nullif(a::BLOB, ''::BLOB)::BIT", "nullif(b::BLOB, ''::BLOB)::BIT", "''::BLOB"
+_BOTH_EMPTY = f"a::BLOB = {_NONE} AND b::BLOB = {_NONE}"
 MACROS: Mapping[str, str] = {
-    "mask_kept": "(a) AS CASE WHEN a::BLOB = ''::BLOB THEN 0 ELSE bit_count(a::BLOB::BIT) END",
-    "mask_and": (
-        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN ''::BLOB"
-        " ELSE (a::BLOB::BIT & b::BLOB::BIT)::BLOB END"
-    ),
-    "mask_hamming": (
-        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN 0"
-        " ELSE bit_count(xor(a::BLOB::BIT, b::BLOB::BIT)) END"
-    ),
-    "mask_jaccard": (
-        "(a, b) AS CASE WHEN a::BLOB = ''::BLOB AND b::BLOB = ''::BLOB THEN NULL"
-        " ELSE bit_count(a::BLOB::BIT & b::BLOB::BIT)::DOUBLE"
-        " / nullif(bit_count(a::BLOB::BIT | b::BLOB::BIT), 0) END"
-    ),
+    "mask_kept": f"(a) AS CASE WHEN a::BLOB = {_NONE} THEN 0 ELSE bit_count({_A}) END",
+    "mask_and": f"(a, b) AS CASE WHEN {_BOTH_EMPTY} THEN {_NONE} ELSE ({_A} & {_B})::BLOB END",
+    "mask_hamming": f"(a, b) AS CASE WHEN {_BOTH_EMPTY} THEN 0 ELSE bit_count(xor({_A}, {_B})) END",
+    "mask_jaccard": f"(a, b) AS bit_count({_A} & {_B})::DOUBLE / nullif(bit_count({_A} | {_B}), 0)",
 }
 """Over the `bits` of two masks of one shape.
 
@@ -96,11 +89,22 @@ def run_query(query: str, tables: Mapping[Table, ds.Dataset | pa.Table]) -> pa.T
         connection.execute("SET lock_configuration = true")
         connection.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            return connection.sql(query).to_arrow_table()
+            return _interruptible(connection, query)
         except _OF_THE_QUERY as error:
             raise QueryError(_one_line(error)) from error
         except duckdb.Error as error:
             raise ScanError(_one_line(error)) from error
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    # DuckDB does not look at signals while it computes an Arrow table; this thread does.
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(lambda: connection.sql(query).to_arrow_table())
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def mentioned_tables(query: str) -> tuple[Table, ...]:
