@@ -141,7 +141,7 @@ def test_two_seeds_show_no_interval_and_three_do():
 
 def test_a_stability_table_says_its_seeds_once_or_in_each_row():
     alike = {(1,): stability(), (2,): stability()}
-    assert "2/3/1 init/data/gate seeds" in text_of(stability_table(alike, keys=["k"]))
+    assert "seeds: 2 init, 3 data, 1 gate" in text_of(stability_table(alike, keys=["k"]))
     unlike = {(1,): stability(), (2,): stability(datas=2)}
     text = text_of(stability_table(unlike, keys=["k"]))
     assert "2/3/1" in text

@@ -48,7 +48,7 @@ def stability_table(
     ]
     columns += [
         Column("layer", [row.layer for row in shown], right=False),
-        Column("differs", [row.differs for row in shown], right=False),
+        Column("seeds that\ndiffer", [row.differs for row in shown], right=False),
         Column("overlap beyond\nchance", [overlap(row) for row in shown], right=False),
         Column("Jaccard\n(chance)", [_jaccard(row) for row in shown]),
         Column("kept %", [_percent(row.density) for row in shown]),
@@ -59,7 +59,8 @@ def stability_table(
         columns.append(Column("seeds", seeds))
         note = "seeds: init/data/gate; "
     else:
-        note = f"{seeds[0]} init/data/gate seeds; "
+        counts = ", ".join(f"{count} {factor}" for factor, count in shown[0].seeds.items())
+        note = f"seeds: {counts}; "
     trials = {row.trials for row in shown}
     if len(trials) > 1:
         columns.append(Column("trials", [str(row.trials) for row in shown]))

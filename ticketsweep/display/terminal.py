@@ -31,20 +31,19 @@ def stderr_console() -> Console:
 
 
 def emit(text: str) -> None:
+    """Write data to stdout."""
+    emit_all([text])
+
+
+def emit_all(pieces: Iterable[str]) -> None:
     """Write data to stdout. A reader who has gone (`… | head`) ends the program without a word."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.writelines(pieces)
         sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered would fail once more when the interpreter closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-
-
-def emit_all(pieces: Iterable[str]) -> None:
-    """Write data to stdout piece by piece."""
-    for piece in pieces:
-        emit(piece)
 
 
 def show(console: Console, *parts: RenderableType) -> None:

@@ -1,0 +1,166 @@
+"""The command line as a process of its own: exit codes, streams, signals, and what it imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TICKETSWEEP = [sys.executable, "-c", "from ticketsweep.cli import main; main()"]
+HEAVY = {"torch", "ray", "optuna", "wandb", "pyarrow", "duckdb", "scipy", "numpy", "pydantic"}
+SMALL = ["--set", "model=fc-16", "--set", "train.batch_size=32"]
+SPACE = """
+model: fc-16
+gate: {l0_strength: {uniform: [0.5, 2.0]}}
+train: {steps: 30, batch_size: 32}
+sweep: {name: small, samples: 3}
+"""
+
+
+def environment(**more):
+    plain = {k: v for k, v in os.environ.items() if k not in ("TICKETSWEEP_STORAGE", "COLUMNS")}
+    return {**plain, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **more}
+
+
+def ticketsweep(*arguments, folder, **more):
+    return subprocess.run(
+        [*TICKETSWEEP, *map(str, arguments)],
+        cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def modules_loaded_by(*arguments):
+    code = (
+        "import sys\nfrom ticketsweep.cli import main\ntry:\n    main()\n"
+        "except SystemExit:\n    print('\\nLOADED', *{m.split('.')[0] for m in sys.modules})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True
+    )
+    return set(ended.stdout.split("LOADED")[1].split())
+
+
+def test_help_loads_nothing_heavy():
+    assert not HEAVY & modules_loaded_by("--help")
+
+
+def test_a_faulty_space_is_refused_before_torch_or_ray_is_imported(tmp_path):
+    (tmp_path / "space.yaml").write_text("modle: x")
+    loaded = modules_loaded_by("run", str(tmp_path / "space.yaml"))
+    assert not {"torch", "ray", "optuna", "wandb"} & loaded
+
+
+def test_help_is_there_within_half_a_second(tmp_path):
+    ticketsweep("--help", folder=tmp_path)  # writes the .pyc files
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert ticketsweep("--help", folder=tmp_path).returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_every_command_explains_itself_in_80_columns(tmp_path):
+    overview = ticketsweep("--help", folder=tmp_path, COLUMNS="80").stdout
+    commands = re.findall(r"^  ([a-z]+) {2,}", overview.split("Commands:")[1], flags=re.M)
+    assert commands == ["run", "trial", "status", "list", "query", "stability"]
+    assert "..." not in overview.split("Commands:")[1]
+    for command in commands:
+        text = ticketsweep(command, "--help", folder=tmp_path, COLUMNS="80").stdout
+        assert "Examples:" in text
+        options = text.split("Examples:")[0]
+        assert max(map(len, options.splitlines())) <= 80
+
+
+def test_the_version_is_printed(tmp_path):
+    ended = ticketsweep("--version", folder=tmp_path)
+    assert re.fullmatch(r"ticketsweep \d+\.\d+\.\d+\n", ended.stdout)
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(tmp_path):
+    ended = ticketsweep(
+        "trial", *SMALL, "--set", "train.steps=30", "--format", "json", folder=tmp_path
+    )
+    assert ended.returncode == 0
+    json.loads(ended.stdout)
+    assert "step 30 of 30" in ended.stderr
+    assert "\x1b" not in ended.stderr
+
+
+def test_a_reader_who_leaves_early_hears_no_complaint(stored):
+    query = "select * from range(200000)"
+    with subprocess.Popen(
+        [*TICKETSWEEP, "query", query, "--format", "csv", "--storage", str(stored)],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == b"range\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_terminal_that_lacks_the_signs_gets_others(stored):
+    ended = ticketsweep(
+        "status", "--storage", stored, folder=stored, PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+    )
+    assert ended.returncode == 0
+    assert "single" in ended.stdout
+
+
+def test_interrupting_a_trial_exits_with_130_and_no_traceback(tmp_path):
+    with subprocess.Popen(
+        [*TICKETSWEEP, "trial", *SMALL, "--set", "train.steps=20000"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr.readline().startswith("step ")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_is_continued_and_tells_everything_as_json(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    line = ["run", "space.yaml", "--format", "json", "--wandb", "off"]
+    first = ticketsweep(*line, "--samples", 1, folder=tmp_path)
+    assert first.returncode == 0
+    assert len(json.loads(first.stdout)["trials"]) == 1
+    second = ticketsweep(*line, folder=tmp_path)
+    read = json.loads(second.stdout)
+    assert len({trial["trial_id"] for trial in read["trials"]}) == 3
+    assert "resuming: 1 of 3 trials is already stored" in second.stderr
+    assert "3 of 3 trials done" in second.stderr
+    third = ticketsweep("run", "space.yaml", "--wandb", "off", folder=tmp_path)
+    assert third.returncode == 0
+    assert "small: 3 of 3 trials complete" in third.stdout
+    changed = ticketsweep(*line, "--set", "seed=1", folder=tmp_path)
+    assert changed.returncode == 2
+    assert "seed: " in changed.stderr
+    assert changed.stdout == ""
+
+
+@pytest.mark.slow
+def test_interrupting_a_sweep_says_how_to_go_on(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE.replace("steps: 30", "steps: 100000000"))
+    with subprocess.Popen(
+        [*TICKETSWEEP, "run", "space.yaml", "--wandb", "off"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert "small: 3 trials" in process.stderr.readline()
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "run the same line again:\n  ticketsweep run space.yaml --wandb off" in err
+    assert "Traceback" not in err
+    assert "0 of 3 trials complete" in out
+    assert not list(Path(tmp_path, "ticketsweep-storage", "trials").rglob("*.parquet"))

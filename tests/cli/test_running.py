@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+SMALL = ["--set", "model=fc-16", "--set", "train.steps=30", "--set", "train.batch_size=32"]
+SPACE = """
+model: fc-16
+gate: {l0_strength: {uniform: [0.5, 2.0]}}
+train: {steps: 30, batch_size: 32}
+sweep: {samples: 2}
+"""
+
+
+def test_a_trial_prints_its_figures_and_is_not_trained_twice(command):
+    first = command("trial", *SMALL)
+    assert first.code == 0
+    assert "complete in" in first.out
+    assert "test accuracy %" in first.out
+    assert "all layers" in first.out
+    assert "step 30 of 30" in first.err
+    again = command("trial", *SMALL)
+    assert again.code == 0
+    assert "nothing was trained" in again.out
+    assert again.err == ""
+    assert again.out.splitlines()[2:] == first.out.splitlines()[2:]
+
+
+def test_a_trial_as_json_is_one_document(command, tmp_path):
+    ended = command("trial", *SMALL, "--format", "json", "--storage", tmp_path / "st")
+    read = json.loads(ended.out)
+    (trial,) = read["trials"]
+    assert read["reused"] is False
+    assert trial["config"]["model"] == "fc-16"
+    assert trial["spread"]["val_accuracy"]["n"] == 4
+    assert trial["stability"] == pytest.approx(read["stability"][trial["trial_id"]]["score"])
+
+
+def test_a_trial_that_diverges_is_stored_as_failed_and_exits_with_1(command):
+    deep = f"model=fc{'-16' * 15}"  # the product of fifteen layers leaves float32's range
+    ended = command("trial", *SMALL, "--set", deep, "--set", "weight_scale=1000")
+    assert ended.code == 1
+    assert ended.out == ""
+    assert ended.err.splitlines()[-1].startswith("Error: trial ")
+    status = command("status", "single").out
+    assert status.count("failed") == 3  # in the head of each table, and as the trial's state
+
+
+BAD = {
+    "not YAML": ("model: [", [], "must be YAML"),
+    "an unknown key": ("modle: x", [], "did you mean 'model'"),
+    "a value out of range": ("train: {steps: 0}", [], "train.steps must be >= 1"),
+    "a value of another type": ("train: {lr: fast}", [], "train.lr must be a number"),
+    "an empty distribution": ("seed: {choice: []}", [], "at least one option"),
+    "an unknown model": ("model: resnet-1", [], "must be a model"),
+    "an unknown data set": ("dataset: minst", [], "must be a data set"),
+    "no replicates": ("replicates: {init: 0}", [], "replicates.init must be >= 1"),
+    "a name with a slash": (SPACE, ["--name", "a/b"], "sweep.name must be"),
+    "no samples": (SPACE, ["--samples", "0"], "sweep.samples must be >= 1"),
+    "a setting without a value": (SPACE, ["--set", "seed"], "must look like KEY=VALUE"),
+    "an unknown choice": (SPACE, ["--wandb", "maybe"], "'offline'"),
+    "a missing file": (None, [], "cannot be read"),
+    "a file for a storage": (SPACE, ["--storage", "space.yaml"], "cannot be written to"),
+    "an unknown kind of storage": (SPACE, ["--storage", "ftp://x"], "file://, s3:// or gs://"),
+    "a missing data folder": ("dataset: 'parquet:nowhere'", [], "must name a folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_message_and_exit_code_2(command, tmp_path, case):
+    text, options, message = BAD[case]
+    if text is not None:
+        (tmp_path / "space.yaml").write_text(text)
+    if case == "a missing data folder":
+        ended = command("trial", "space.yaml", *options)
+    else:
+        ended = command("run", "space.yaml", *options)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert message in ended.err
+    assert len(re.findall("^Error: ", ended.err, flags=re.M)) == 1
+    assert "Traceback" not in ended.err
+
+
+def test_a_trial_takes_no_space_and_no_name_with_a_slash(command, tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    ended = command("trial", "space.yaml")
+    assert ended.code == 2
+    assert "gate.l0_strength must be one value for a single trial" in ended.err
+    assert command("trial", "--sweep", "a/b").code == 2
+    assert not (tmp_path / "ticketsweep-storage").exists()
