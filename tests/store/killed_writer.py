@@ -27,8 +27,7 @@ spec.loader.exec_module(conftest)
 make_trial = conftest.make_trial
 
 # The process dies once at each of these: all that changes what lies on the disk is between two.
-POINTS = {("c_call", "open"), ("c_call", "write"), ("c_call", "replace"), ("c_return", "replace")}
-POINTS |= {("return", "remove")}
+POINTS = {("c_call", "write"), ("c_call", "replace"), ("c_return", "replace"), ("return", "remove")}
 
 Step = Callable[[Storage], None]
 

@@ -86,7 +86,7 @@ def test_a_writer_killed_at_any_file_operation_leaves_no_mixture(
         assert _seen(Database(storage), "t0", make_trial) == final
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_writer_killed_at_a_random_moment_leaves_whole_trials(tmp_path, make_trial, seed):
     uri = str(tmp_path / "storage")
     command = [sys.executable, str(HERE / "endless_writer.py"), uri]
@@ -117,7 +117,7 @@ def test_a_reader_beside_a_writer_sees_whole_trials_only(tmp_path, make_trial):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         try:
             assert writer.stdout.readline() == b"writing\n"
-            end = time.monotonic() + 2
+            end = time.monotonic() + 1.5
             while time.monotonic() < end:
                 for row in database.sql(query).to_pylist():
                     expected = 0 if row["status"] == "failed" else 4
