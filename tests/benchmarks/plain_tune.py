@@ -7,6 +7,7 @@ a process. The network, data, steps, schedules and evaluation are those of `digi
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 
 import numpy as np
@@ -32,7 +33,7 @@ def train(config: dict) -> None:
 
     weights = [
         torch.sign(torch.randn(out, fan_in, generator=generator)) * 1.5 * math.sqrt(2 / fan_in)
-        for fan_in, out in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
+        for fan_in, out in itertools.pairwise(WIDTHS)
     ]
     mus = [torch.full_like(weight, 0.5, requires_grad=True) for weight in weights]
     gates = sum(mu.numel() for mu in mus)
@@ -86,9 +87,7 @@ def main() -> None:
             "l0_strength": tune.grid_search(list(STRENGTHS)),
             "seed": tune.grid_search(list(range(SEEDS))),
         },
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=2, reuse_actors=options.reuse_actors
-        ),
+        tune_config=tune.TuneConfig(max_concurrent_trials=2, reuse_actors=options.reuse_actors),
         run_config=tune.RunConfig(storage_path=options.folder),
     )
     results = tuner.fit()

@@ -1,0 +1,103 @@
+"""The README says what is: its tree, its commands, its example, its test line."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ticketsweep.cli import app
+from ticketsweep.settings import read_yaml
+from ticketsweep.space import load_space
+
+ROOT = Path(__file__).parents[1]
+SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
+PAGES = ("README.md", "search_spaces/README.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.M | re.S)
+    return [block for of, block in blocks if of == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every `ticketsweep …` of a page's shell blocks, split as a shell splits it."""
+    found = []
+    for block in code_blocks(page, "sh"):
+        words = shlex.split(block.replace("&&", "\n;\n"), comments=True)
+        starts = [i for i, word in enumerate(words) if word == "ticketsweep"]
+        ends = [*starts[1:], len(words)]
+        found += [words[i:j] for i, j in zip(starts, ends, strict=False)]
+    return found
+
+
+def first_sentence(module: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    return docstring.split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
+
+
+def tree(folder: Path, depth: int = 1) -> list[str]:
+    lines = []
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if path.name.startswith("__") or path.suffix not in ("", ".py"):
+            continue
+        name = f"{path.name}/" if path.is_dir() else path.name
+        source = path / "__init__.py" if path.is_dir() else path
+        lines.append(f"{'  ' * depth + name:<30} {first_sentence(source)}".rstrip())
+        if path.is_dir():
+            lines += tree(path, depth + 1)
+    return lines
+
+
+def test_the_tree_is_the_package_with_each_files_own_sentence() -> None:
+    shown = next(block for block in code_blocks("README.md", "") if "ticketsweep/" in block)
+    assert shown.splitlines() == ["ticketsweep/", *tree(ROOT / "ticketsweep")]
+
+
+def test_the_continuous_integration_runs_the_readmes_test_line() -> None:
+    lines = [line for block in code_blocks("README.md", "sh") for line in block.splitlines()]
+    test_lines = [line for line in lines if line.endswith("uv run pytest")]
+    assert len(test_lines) == 1
+    assert test_lines[0] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_that_a_page_shows_exists(page: str) -> None:
+    shown = commands(page)
+    assert shown
+    for _, command, *arguments in shown:
+        answer = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+        assert answer.exit_code == 0, command
+        for option in (word for word in arguments if word.startswith("--")):
+            assert re.search(rf"{option}\b", answer.output), f"{command} {option}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    spaces = re.findall(r"search_spaces/\w+\.yaml", text)
+    missing = [name for name in links if not (ROOT / page).parent.joinpath(name).exists()]
+    assert missing + [name for name in spaces if not (ROOT / name).exists()] == []
+
+
+def test_the_example_of_a_search_space_is_one(tmp_path: Path) -> None:
+    (example,) = code_blocks("README.md", "yaml")
+    path = tmp_path / "example.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert load_space(path).settings.name == "mine"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_search_space_that_is_shipped_is_sound_and_described(path: Path) -> None:
+    assert load_space(path).source == str(path)
+    assert "model" in read_yaml(path)
+    assert f"`{path.name}`" in (ROOT / "search_spaces/README.md").read_text(encoding="utf-8")
