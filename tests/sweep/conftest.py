@@ -74,6 +74,11 @@ class Recorder:
         self._note("warning", text)
 
 
+@pytest.fixture(scope="session")
+def make_recorder() -> type[Recorder]:
+    return Recorder
+
+
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def recorder(make_recorder: type[Recorder]) -> Recorder:
+    return make_recorder()

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from ticketsweep.errors import SweepError  # noqa: E402
 
 _FOLDER_PREFIX = "ticketsweep-ray-"
 _LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
+_SECONDS_TO_ANSWER = 10.0
 _OBJECT_STORE_SPARE = 128 * 2**20  # bytes beside the data sets, for Ray's own messages
 
 
@@ -101,9 +103,14 @@ def _join(address: str) -> None:
             f"{rule} (Ray's client cannot run Tune's callbacks; give HOST:PORT of the head node, "
             "or start the sweep there with `ray job submit`)"
         )
+    # Ray tries for five minutes; `auto` may name a cluster that is no more.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     try:
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SweepError(
             f"{rule} ({reason}; start one with `ray start --head`, or leave --address out)"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import netrc
 import os
 import queue
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +24,8 @@ from ticketsweep.config import TrialConfig
 Mode = Literal["online", "offline", "off"]
 
 PROJECT = "ticketsweep"
+_SERVER = "https://api.wandb.ai"
+_LONGEST_TAG = 64  # of W&B's; it refuses the run of a longer one
 _SECONDS_TO_START = 30  # a run that the server has not taken by then is recorded offline
 _SECONDS_TO_UPLOAD = 60  # for what is left when a run ends; `wandb sync` uploads the rest
 
@@ -72,12 +76,10 @@ def _has_key() -> bool:
     """Whether a key is configured. It is neither read into our memory for long, nor ever shown."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import wandb
-    from wandb.sdk.lib.wbauth import HostUrl, read_netrc_auth
-
-    host = HostUrl(wandb.Settings().base_url)
-    with contextlib.suppress(Exception):  # an unreadable netrc counts as no key
-        return read_netrc_auth(host=host) is not None
+    host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", _SERVER)).hostname or ""
+    with contextlib.suppress(OSError, netrc.NetrcParseError):  # an unreadable file has no key
+        file = os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())
+        return netrc.netrc(file).authenticators(host) is not None
     return False
 
 
@@ -107,7 +109,7 @@ class WandbTracker:
 
     def log(self, trial_id: str, step: int, figures: Mapping[str, float]) -> None:
         """Log one row of figures."""
-        self._jobs.put(lambda: self._runs[trial_id].log(dict(figures), step=step))
+        self._jobs.put(lambda: self._log(trial_id, step, dict(figures)))
 
     def finish(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Write the trial's figures into the run's summary, and end it."""
@@ -132,24 +134,24 @@ class WandbTracker:
                 job()
             except Exception as error:  # tracking must never end a sweep
                 if not warned:
-                    text = str(error).splitlines() or [type(error).__name__]
-                    self._warn(f"W&B: {text[0]}; the sweep goes on, some of it untracked")
+                    self._warn(f"W&B: {_said(error)}; the sweep goes on, some of it untracked")
                 warned = True
 
     def _open(self, trial_id: str, config: TrialConfig) -> None:
         if trial_id in self._runs:
             return
+        name = f"{self._sweep}-{trial_id}"
         try:
-            self._runs[trial_id] = self._start(trial_id, config)
+            self._runs[trial_id] = self._start(name, trial_id, config)
         except Exception as error:
             if self._mode == "offline":
                 raise
-            text = str(error).splitlines() or [type(error).__name__]
-            self._warn(f"W&B cannot be reached ({text[0]}); recording offline from here on")
+            self._warn(f"W&B cannot be reached ({_said(error)}); recording offline from here on")
             self._mode = "offline"
-            self._runs[trial_id] = self._start(trial_id, config)
+            # W&B counts the id of the failed attempt as taken, until this process ends.
+            self._runs[trial_id] = self._start(f"{name}-offline", trial_id, config)
 
-    def _start(self, trial_id: str, config: TrialConfig) -> Any:
+    def _start(self, name: str, trial_id: str, config: TrialConfig) -> Any:
         import wandb
 
         settings = wandb.Settings(
@@ -161,11 +163,11 @@ class WandbTracker:
             finish_timeout=_SECONDS_TO_UPLOAD,
         )
         return wandb.init(
-            project=PROJECT,
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=self._sweep,
-            id=f"{self._sweep}-{trial_id}"[:128],
+            id=name,
             name=trial_id,
-            tags=[config.model, config.gate.family],
+            tags=[config.model[:_LONGEST_TAG], config.gate.family],
             config=dict(_dotted(config.model_dump(mode="json"))),
             dir=self._folder,
             mode="online" if self._mode == "online" else "offline",
@@ -174,8 +176,14 @@ class WandbTracker:
             settings=settings,
         )
 
+    def _log(self, trial_id: str, step: int, figures: dict[str, float]) -> None:
+        if trial_id in self._runs:  # that it could not be opened has been told
+            self._runs[trial_id].log(figures, step=step)
+
     def _end(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        run = self._runs.pop(trial_id)
+        run = self._runs.pop(trial_id, None)
+        if run is None:
+            return
         for name, value in (*row.items(), *dict(row.get("metrics") or {}).items()):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 run.summary[name] = value
@@ -201,6 +209,7 @@ def tracker(
     if mode == "off":
         yield NoTracker()
         return
+    os.environ.setdefault("WANDB_SILENT", "true")  # it tells where it found the key
     for name in ("wandb", "git"):
         logging.getLogger(name).setLevel(logging.ERROR)
     running = WandbTracker(sweep, mode=mode, folder=folder, warn=warn)
@@ -208,6 +217,13 @@ def tracker(
         yield running
     finally:
         running.close()
+
+
+def _said(error: Exception) -> str:
+    """An error's message on one line, without the key if it should be in there."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    key = os.environ.get("WANDB_API_KEY")
+    return (text.replace(key, "…") if key else text)[:300]
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -208,8 +208,9 @@ class _SweepCallback(tune.Callback):
 
 def _reason(trial: Any) -> str:
     """What ended a trial's worker, in one line."""
-    error = trial.get_error() if trial.error_filename or trial.pickled_error_filename else None
-    cause = getattr(error, "cause", None) or error
-    if cause is None:
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (TypeError, OSError):  # Tune wrote none
         return "its worker process was lost"
+    cause = getattr(error, "cause", None) or error
     return " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
