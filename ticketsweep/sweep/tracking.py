@@ -178,7 +178,8 @@ class WandbTracker:
 
     def _log(self, trial_id: str, step: int, figures: dict[str, float]) -> None:
         if trial_id in self._runs:  # that it could not be opened has been told
-            self._runs[trial_id].log(figures, step=step)
+            # Committed at once: a row that is held back would overwrite the summary at the end.
+            self._runs[trial_id].log(figures, step=step, commit=True)
 
     def _end(self, trial_id: str, row: Mapping[str, Any]) -> None:
         run = self._runs.pop(trial_id, None)
