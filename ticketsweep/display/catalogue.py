@@ -38,7 +38,7 @@ def spaces_table(folder: Path) -> RenderableType:
     return table(
         [
             Column("file", [str(file) for file in files], right=False),
-            Column("trials", [str(each.settings.samples) if each else NONE for each in spaces]),
+            Column("trials", [_trials(each) for each in spaces]),
             Column("replicates\na trial", [_replicates(each) for each in spaces]),
             Column("searches\nover", [_searched(each) for each in spaces]),
             Column("what", what, right=False, wrap=True),
@@ -53,6 +53,12 @@ def _load(file: Path) -> SweepSpec | None:
         return None
 
 
+def _trials(space: SweepSpec | None) -> str:
+    if space is None:
+        return NONE
+    return str(space.settings.samples) if space.distributions() else "1"
+
+
 def _replicates(space: SweepSpec | None) -> str:
     if space is None:
         return NONE
@@ -62,7 +68,9 @@ def _replicates(space: SweepSpec | None) -> str:
 
 
 def _searched(space: SweepSpec | None) -> str:
-    return plural(len(space.distributions()), "setting") if space else NONE
+    if space is None or not space.distributions():
+        return NONE
+    return plural(len(space.distributions()), "setting")
 
 
 def _first_comment(file: Path) -> str:
