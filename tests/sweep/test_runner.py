@@ -52,9 +52,9 @@ def descendants(of: int) -> dict[int, str]:
 
 
 def workers() -> set[int]:
-    return {
-        pid for pid, line in descendants(os.getpid()).items() if line.startswith("ray::TrialWorker")
-    }
+    """Those that hold a trial: Ray names them after their class, or their method while it runs."""
+    names = ("ray::TrialWorker", "ray::ResourceTrainable")
+    return {pid for pid, line in descendants(os.getpid()).items() if line.startswith(names)}
 
 
 def ray_processes() -> dict[int, str]:

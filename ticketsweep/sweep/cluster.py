@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,10 +40,12 @@ for _name, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402  # after its environment
 
 from ticketsweep.errors import SweepError  # noqa: E402
+from ticketsweep.sweep import reaper  # noqa: E402
 
 _FOLDER_PREFIX = "ticketsweep-ray-"
 _LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
 _SECONDS_TO_ANSWER = 10.0
+_SECONDS_TO_REAP = 10.0
 _OBJECT_STORE_SPARE = 128 * 2**20  # bytes beside the data sets, for Ray's own messages
 
 
@@ -76,17 +80,11 @@ def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cl
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_temporary_folder())
+        if address is None:
+            stack.enter_context(_reaped(folder))
         stack.callback(ray.shutdown)  # before ray.init, which may be interrupted half-way
         if address is None:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
-                _temp_dir=str(folder),
-            )
+            _start(folder, cpus=cpus, shared_bytes=shared_bytes)
         else:
             _join(address)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
@@ -94,6 +92,22 @@ def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cl
         scratch = folder / "tune"
         scratch.mkdir()
         yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+
+
+def _start(folder: Path, *, cpus: int, shared_bytes: int) -> None:
+    os.environ[reaper.MARK] = str(folder)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
+            _temp_dir=str(folder),
+        )
+    finally:
+        del os.environ[reaper.MARK]  # what is started from now on is not Ray's
 
 
 def _join(address: str) -> None:
@@ -139,6 +153,21 @@ def _temporary_folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reaped(folder: Path) -> Iterator[None]:
+    """A process that ends the local Ray in this folder once we are through, or have been killed."""
+    command = [sys.executable, "-I", "-S", reaper.__file__, str(folder)]
+    # A session of its own: Ctrl-C and a kill of our process group do not reach it.
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert watcher.stdin is not None
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watcher.wait(_SECONDS_TO_REAP)
 
 
 @contextlib.contextmanager

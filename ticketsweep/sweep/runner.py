@@ -95,7 +95,8 @@ def run_sweep(
     interrupted = False
     try:
         if queue.look_ahead():
-            _run(spec, queue, datasets, storage, address, tracking, observer)
+            with _terminable():
+                _run(spec, queue, datasets, storage, address, tracking, observer)
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
@@ -126,7 +127,7 @@ def _run(
     folder = storage.tracking_folder()
     with (
         connect(address, cpus=_local_cpus(), shared_bytes=shared) as cluster,
-        _terminable(),  # after Ray, which sets a handler of its own
+        _terminable(),  # again: Ray sets a handler of its own
         tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
     ):
         places = _concurrency(spec, cluster, observer)

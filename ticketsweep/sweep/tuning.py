@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ticketsweep.space import SweepSettings
 from ticketsweep.sweep.jobs import JobQueue
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.tracking import Tracker
-from ticketsweep.sweep.worker import TrialWorker
+from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import Progress
 
@@ -56,7 +57,7 @@ def run_jobs(
         tune.with_resources(worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=_JobSearcher(queue, fault),
-            scheduler=_Scheduler(),  # type: ignore[no-untyped-call]  # Ray's own lack
+            scheduler=_Scheduler(queue, observer, tracker, fault),
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -65,7 +66,6 @@ def run_jobs(
             storage_path=str(scratch),
             verbose=0,
             stop=fault,
-            callbacks=[_SweepCallback(queue, observer, tracker, fault)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
         ),
@@ -107,16 +107,64 @@ class _Fault(tune.Stopper):
 
 
 class _Scheduler(FIFOScheduler):
-    """First in, first out, without Tune's habit of throwing workers away that are still starting.
+    """First in, first out; and the ear for what the workers report.
 
-    A scheduler's own choice takes the next free worker even if the chosen trial's worker is on its
-    way, and that one is then killed. Where trials are short beside a worker's start, all would run
-    one after another on a single worker. Without a choice, Tune gives a free worker to a trial that
-    has none.
+    (A callback would do as well, but for one Ray imports every tracking library there is.)
     """
 
+    def __init__(
+        self, queue: JobQueue, observer: Observer, tracker: Tracker, fault: _Fault
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray's own lack
+        self._queue, self._observer, self._tracker, self._fault = queue, observer, tracker, fault
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler for a restore that we never ask for."""
+        return {}
+
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None."""
+        """None, which keeps Tune from throwing workers away that are still starting.
+
+        A scheduler's own choice takes the next free worker even if the chosen trial's worker is on
+        its way, and that one is then killed. Where trials are short beside a worker's start, all
+        would run one after another on a single worker. Without a choice, Tune gives a free worker
+        to a trial that has none.
+        """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A report that more will follow."""
+        self._fault.guard(lambda: self._heard(trial.trial_id, result[REPORT]))
+        return str(self.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The last report of a trial."""
+        self._fault.guard(lambda: self._heard(trial.trial_id, result[REPORT]))
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The worker has died more often than is tolerated."""
+        self._fault.guard(lambda: self._lost(trial.trial_id, _reason(trial)))
+
+    def _heard(self, key: str, report: Report) -> None:
+        job = self._queue.job(key)
+        match report:
+            case Started():
+                self._observer.trial_started(job.trial_id, job.config)
+                self._tracker.begin(job.trial_id, job.config)
+            case Progress():
+                self._observer.trial_progressed(job.trial_id, report)
+                figures = asdict(report)
+                self._tracker.log(job.trial_id, figures.pop("step"), figures)
+            case Stored(row):
+                self._tracker.finish(job.trial_id, row)
+                self._queue.done(key, row)
+            case Refused(reason):
+                self._lost(key, reason)
+
+    def _lost(self, key: str, reason: str) -> None:
+        job = self._queue.job(key)
+        row = self._queue.lost(key, reason)
+        self._tracker.begin(job.trial_id, job.config)  # a worker that never came up began nothing
+        self._tracker.finish(job.trial_id, row)
 
 
 class _JobSearcher(Searcher):
@@ -141,7 +189,7 @@ class _JobSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the callback, which Tune calls as well, sees the error itself."""
+        """Nothing: the scheduler, which Tune calls as well, sees the error itself."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that we never ask for."""
@@ -152,58 +200,6 @@ class _JobSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the mask database is the state."""
-
-
-class _SweepCallback(tune.Callback):
-    """Passes what Tune reports on to the queue, the observer and the tracker."""
-
-    def __init__(
-        self, queue: JobQueue, observer: Observer, tracker: Tracker, fault: _Fault
-    ) -> None:
-        self._queue, self._observer, self._tracker, self._fault = queue, observer, tracker, fault
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that we never ask for."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker has taken the trial up."""
-        self._fault.guard(lambda: self._started(trial.trial_id))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """A logged step, the trial's row, or why it could not be run."""
-        if "progress" in result:
-            self._fault.guard(lambda: self._progressed(trial.trial_id, result["progress"]))
-        elif "row" in result:
-            self._fault.guard(lambda: self._stored(trial.trial_id, result["row"]))
-        else:
-            self._fault.guard(lambda: self._lost(trial.trial_id, result["fault"]))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker has died more often than is tolerated."""
-        self._fault.guard(lambda: self._lost(trial.trial_id, _reason(trial)))
-
-    def _started(self, key: str) -> None:
-        job = self._queue.job(key)
-        self._observer.trial_started(job.trial_id, job.config)
-        self._tracker.begin(job.trial_id, job.config)
-
-    def _progressed(self, key: str, progress: Mapping[str, Any]) -> None:
-        identity, figures = self._queue.job(key).trial_id, dict(progress)
-        self._observer.trial_progressed(identity, Progress(**figures))
-        self._tracker.log(identity, int(figures.pop("step")), figures)
-
-    def _stored(self, key: str, row: Mapping[str, Any]) -> None:
-        self._tracker.finish(self._queue.job(key).trial_id, row)
-        self._queue.done(key, row)
-
-    def _lost(self, key: str, reason: str) -> None:
-        job = self._queue.job(key)
-        row = self._queue.lost(key, reason)
-        self._tracker.begin(job.trial_id, job.config)  # a worker that never came up began nothing
-        self._tracker.finish(job.trial_id, row)
 
 
 def _reason(trial: Any) -> str:

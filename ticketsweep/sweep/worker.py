@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,15 +16,40 @@ from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import Progress, TrialOutcome, run_trial
 
+REPORT = "report"
+"""The key of a result under which Tune passes on a `Report`."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial has been taken up."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The trial has ended; `row` is its row of the `trials` table."""
+
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The trial cannot be run or stored, and would not be if it were tried again."""
+
+    reason: str
+
+
+Report = Started | Progress | Stored | Refused
+
 
 class TrialWorker(tune.Trainable):
-    """Tune's view of `run_trial`: one `step` is the stretch up to the next logged point.
+    """Tune's view of `run_trial`: one `step` is the stretch up to the next report.
 
     The process is reused for the next trial (`reset_config`), so Python, torch and the data are
     loaded once per worker and not once per trial.
     """
 
-    _training: Generator[Progress, None, TrialOutcome]
+    _training: Generator[Report, None, None]
 
     def setup(
         self,
@@ -39,26 +64,22 @@ class TrialWorker(tune.Trainable):
         torch.set_num_threads(threads)
         self._datasets, self._sweep = datasets, sweep
         self._masks = Storage.open(storage, create=False)  # `_storage` is taken by Tune
-        self._begin(config)
+        self._training = self._reports(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next trial."""
-        self._begin(new_config)
+        self._training = self._reports(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next logged point. The last result holds the trial's row, or a fault."""
-        try:
-            return {"progress": asdict(next(self._training))}
-        except StopIteration as stop:
-            outcome: TrialOutcome = stop.value
-            return {"row": dict(outcome.row), "done": True}
-        except UserError as error:  # it would be the same again, so Tune need not try
-            return {"fault": " ".join(str(error).split()), "done": True}
+        """Train to the next report."""
+        report = next(self._training)
+        return {REPORT: report, "done": isinstance(report, (Stored, Refused))}
 
-    def _begin(self, job: Mapping[str, Any]) -> None:
+    def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
+        yield Started()
         config = TrialConfig.model_validate(json.loads(job["config"]))
-        self._training = run_trial(
+        trial: Generator[Progress, None, TrialOutcome] = run_trial(
             config,
             dataset=self._datasets[config.dataset],
             storage=self._masks,
@@ -66,3 +87,9 @@ class TrialWorker(tune.Trainable):
             search=job["search"],
             failures=job["failures"],
         )
+        try:
+            outcome = yield from trial
+        except UserError as error:
+            yield Refused(" ".join(str(error).split()))
+        else:
+            yield Stored(dict(outcome.row))
