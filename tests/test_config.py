@@ -215,6 +215,9 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
         ({"gate": {"family": ["random"]}}, f"gate.family must be one of {KNOWN_FAMILIES}, got ['r"),
         ({"gate": {"density": 0.1}}, "gate.density is not a setting of this gate family "
                                      "(gaussian; edge_popup and random have it)"),
+        ({"gate": {"family": "random", "init": 1}},
+         "gate.init is not a setting of this gate family "
+         "(random; gaussian, hard_concrete and sigmoid have it)"),
         ({"gate": {"family": "random", "scope": "layer"}},
          "gate.scope is not a setting of this gate family (random; magnitude has it)"),
         ({"gate": {"family": "edge_popup", "densty": 0.1}},

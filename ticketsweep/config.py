@@ -271,7 +271,11 @@ def _unknown_setting(section: type[BaseModel], path: Sequence[str]) -> Fault:
     others = [family for family, fields in FAMILIES.items() if name in fields.model_fields]
     if own and others:
         rule = "is not a setting of this gate family"
-        have = "has" if len(others) == 1 else "have"
-        return Fault(key, MISSING, rule, f"{own[0]}; {' and '.join(others)} {have} it")
+        have = f"{others[0]} has it" if len(others) == 1 else f"{_and(others)} have it"
+        return Fault(key, MISSING, rule, f"{own[0]}; {have}")
     known = [*section.model_fields, *(["sweep"] if section is TrialConfig else [])]
     return Fault(key, MISSING, "is not a setting", did_you_mean(name, known))
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -46,10 +46,14 @@ class SigmoidSettings:
     init: float
 
     def gates(
-        self, weights: Tensor, layout: Layout, replicates: Sequence[Replicate], *, steps: int
+        self,
+        weights: Tensor,
+        layout: Layout,
+        replicates: Sequence[Replicate],  # noqa: ARG002 - of their seeds none is used
+        *,
+        steps: int,
     ) -> SigmoidGates:
         """See `interface.Family`. Nothing is drawn, so gate seeds change nothing."""
-        assert len(weights) == len(replicates)
         return SigmoidGates(self, weights, layout, steps=steps)
 
 
