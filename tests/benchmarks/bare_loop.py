@@ -92,9 +92,12 @@ def bare_seconds(case: Case) -> float:
         pixels = torch.stack([batch for batch, _ in batches])
         labels = torch.stack([label for _, label in batches])
         logits = packed(gates.sample(step), pixels)
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="sum"
-        ) / config.train.batch_size
+        loss = (
+            torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), reduction="sum"
+            )
+            / config.train.batch_size
+        )
         torch.autograd.grad(loss, gates.parameter)
         update(config.train.lr)
     return (time.perf_counter() - began) / config.train.steps
