@@ -17,7 +17,8 @@ PACKAGE = Path(ticketsweep.__file__).parent
 # A part may import the parts of lower levels, and itself. Parts of one level are siblings.
 LEVELS = (
     ("__init__", "errors", "seeds"),
-    ("distributions",),
+    ("distributions", "sections"),
+    ("families",),
     ("config", "settings"),
     ("space",),
     ("train", "store", "analysis"),
@@ -25,7 +26,7 @@ LEVELS = (
     ("sweep", "display"),
     ("cli", "__main__"),
 )
-CONFIGURATION = {"config", "settings", "space", "distributions"}
+CONFIGURATION = {"config", "families", "sections", "settings", "space", "distributions"}
 NO_CONFIGURATION = {"train", "store", "analysis"}  # they take plain values
 
 # The only parts that may import a library.
@@ -35,7 +36,7 @@ KEPT_TO = {
     "wandb": {"sweep"},
     "torch": {"train", "trial", "sweep", "cli"},
     "torchvision": {"train"},
-    "pydantic": {"config", "space"},
+    "pydantic": {"config", "families", "sections", "space"},
     "ruamel": {"settings"},
     "duckdb": {"store"},
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from ticketsweep.config import (
     validate,
 )
 from ticketsweep.errors import ConfigError
+from ticketsweep.families import FAMILIES
 
 GOLDEN = Path(__file__).parent / "golden" / "trial_ids.json"
 # Another valid value of each setting whose type alone does not tell one.
@@ -44,7 +46,9 @@ def others(key: str, field: FieldInfo, value: Any) -> list[Any]:
         return [option for option in get_args(field.annotation) if option != value]
     if key in OTHER_TEXT:
         return [OTHER_TEXT[key]]
-    return [value + 1] if isinstance(value, int) else [value * 0.5]
+    if isinstance(value, int):
+        return [value + 1]
+    return [value * 0.5] if value else [0.25]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
@@ -54,6 +58,12 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 LEAVES = [(key, others(key, field, value)) for key, field, value in leaves(TrialConfig())]
+GATE_LEAVES = [
+    pytest.param({"family": family}, name, others(name, field, value), id=f"{family}.{name}")
+    for family, section in FAMILIES.items()
+    for name, field, value in leaves(section())
+    if name != "family"
+]
 
 
 def identity(raw: dict[str, Any], data_digest: str = "d") -> str:
@@ -81,6 +91,36 @@ def test_trial_ids_never_change():
 def test_the_id_differs_for_every_setting_that_decides_the_result(key: str, values: list[Any]):
     ids = {identity({}), *(identity(nested(key, value)) for value in values)}
     assert len(ids) == (1 if key in EXECUTION_FIELDS else 1 + len(values))
+
+
+@pytest.mark.parametrize(("gate", "name", "values"), GATE_LEAVES)
+def test_the_id_differs_for_every_setting_of_a_gate_family(
+    gate: dict[str, Any], name: str, values: list[Any]
+):
+    ids = {identity({"gate": gate}), *(identity({"gate": gate | {name: v}}) for v in values)}
+    assert len(ids) == 1 + len(values)
+
+
+def test_every_family_has_its_own_id():
+    assert len({identity({"gate": {"family": family}}) for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_a_field_added_later_is_left_out_of_the_id_while_it_reproduces_the_old_behaviour():
+    gate = parse_config({"gate": {"l0_warmup": 0}}, source="test").science()["gate"]
+    assert "l0_warmup" not in gate
+    assert gate == {
+        "family": "gaussian", "granularity": "weight", "init": 0.5, "l0_strength": 1.0,
+        "temperature": 1.0, "temperature_end": 0.05, "temperature_schedule": "exponential",
+    }  # fmt: skip
+    later = parse_config({"gate": {"l0_warmup": 0.1}}, source="test").science()
+    assert later["gate"] == gate | {"l0_warmup": 0.1}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_configuration_survives_json(family: str):
+    config = parse_config({"gate": {"family": family}}, source="test")
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+    assert type(config.gate) is FAMILIES[family]
 
 
 def test_every_execution_field_is_a_setting():
@@ -114,6 +154,7 @@ def test_known_data_sets(name: str):
     assert parse_config({"dataset": name}, source="test").dataset == name
 
 
+KNOWN_FAMILIES = "gaussian, hard_concrete, sigmoid, edge_popup, magnitude, random"
 KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
 
 
@@ -165,8 +206,34 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
          "(did you mean 'uniform'?)"),
         ({"gate": []}, "gate must be a mapping of settings, got []"),
         ({"gate": None}, "gate must be a mapping of settings, got null"),
-        ({"gate": {"family": "gausian"}}, "gate.family must be gaussian, got 'gausian' "
-                                          "(did you mean 'gaussian'?)"),
+        ({"gate": 3}, "gate must be a mapping of settings, got 3"),
+        ({"gate": {"family": "gausian"}}, f"gate.family must be one of {KNOWN_FAMILIES}, "
+                                          "got 'gausian' (did you mean 'gaussian'?)"),
+        ({"gate": {"family": "snip", "density": 3}}, f"gate.family must be one of "
+                                                     f"{KNOWN_FAMILIES}, got 'snip'"),
+        ({"gate": {"family": None}}, f"gate.family must be one of {KNOWN_FAMILIES}, got null"),
+        ({"gate": {"family": ["random"]}}, f"gate.family must be one of {KNOWN_FAMILIES}, got ['r"),
+        ({"gate": {"density": 0.1}}, "gate.density is not a setting of this gate family "
+                                     "(gaussian; edge_popup and random have it)"),
+        ({"gate": {"family": "random", "init": 1}},
+         "gate.init is not a setting of this gate family "
+         "(random; gaussian, hard_concrete and sigmoid have it)"),
+        ({"gate": {"family": "random", "scope": "layer"}},
+         "gate.scope is not a setting of this gate family (random; magnitude has it)"),
+        ({"gate": {"family": "edge_popup", "densty": 0.1}},
+         "gate.densty is not a setting (did you mean 'density'?)"),
+        ({"gate": {"family": "edge_popup", "gaussian": {"init": 1}}},
+         "gate.gaussian is not a setting (known: density, family, granularity, ranked_by)"),
+        ({"gate": {"family": "edge_popup", "density": 0}}, "gate.density must be > 0, got 0 "
+                                                           "(share of each layer's weights"),
+        ({"gate": {"family": "random", "density": 1.5}}, "gate.density must be <= 1, got 1.5"),
+        ({"gate": {"family": "random", "density": [1]}}, "gate.density must be a number, got [1]"),
+        ({"gate": {"family": "magnitude", "rounds": 0}}, "gate.rounds must be >= 1, got 0 (of tr"),
+        ({"gate": {"family": "magnitude", "share": 1}}, "gate.share must be < 1, got 1 (of the"),
+        ({"gate": {"family": "magnitude", "scope": "layers"}},
+         "gate.scope must be global or layer, got 'layers' (did you mean 'layer'?)"),
+        ({"gate": {"family": "sigmoid", "temperature": {"unifrm": [1, 2]}}},
+         "gate.temperature must be a number or a distribution, got {unifrm: [1, 2]} "),
         ({"train": {"optimizer": "lbfgs"}}, "train.optimizer must be adam or sgd, got 'lbfgs'"),
         ({"train": {"optimizer": ["adam"]}}, "train.optimizer must be adam or sgd, got ['adam']"),
         ({"train": {"optimizer": {}}}, "train.optimizer must be adam or sgd, got {}"),
@@ -183,6 +250,14 @@ def test_a_bad_value_is_told_by_key_rule_value_and_remedy(raw: dict[str, Any], m
 
 WRONG = [None, True, -1, 0, 2.5, math.nan, math.inf, 1 << 9999, "", "x" * 9999, "\ud800", b"\xff",
          [], [[]], {}, {"a": 1}, {1: {2: 3}}, {"uniform": [1, 2], "int": 3}, object()]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_setting_of_every_family_is_checked(family: str):
+    for name in FAMILIES[family].model_fields:
+        for value in (None, [], "\ud800", object()):
+            (fault,) = validate(TrialConfig, {"gate": {"family": family, name: value}})
+            assert str(fault).startswith(f"gate.{name} must be ")
 
 
 @pytest.mark.parametrize("key", [key for key, _ in LEAVES] + ["gate", "train", "zzz", "gate.zzz"])
@@ -205,6 +280,12 @@ def test_all_faults_are_reported_at_once_and_each_once():
     assert sorted(faults) == ["gate.init", "gate.lr", "modl", "replicates.init", "seed"]
 
 
+def test_every_fault_of_a_gate_is_reported_whatever_its_family():
+    raw = {"gate": {"family": "magnitude", "rounds": 0, "share": "x", "l0_strength": 1, "z": 0}}
+    faults = [fault.split()[0] for fault in faults_of(raw)]
+    assert sorted(faults) == ["gate.l0_strength", "gate.rounds", "gate.share", "gate.z"]
+
+
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         TrialConfig().seed = 1  # type: ignore[misc]
@@ -215,7 +296,9 @@ def test_the_catalogues_agree_with_what_can_be_built():
     data = pytest.importorskip("ticketsweep.train.data")
     assert {name for name in MODELS if "…" not in name} == set(models.FACTORIES)
     assert {name for name in DATASETS if ":" not in name} == set(data.LOADERS)
-    families = {
-        get_args(TrialConfig.model_fields["gate"].annotation.model_fields["family"].annotation)
-    }
-    assert {name for (name,) in families} == set(GATES)
+    gates = pytest.importorskip("ticketsweep.train.gates")
+    assert list(GATES) == list(FAMILIES) == list(gates.FAMILIES)
+    for family, section in FAMILIES.items():
+        assert get_args(section.model_fields["family"].annotation) == (family,)
+        fields = {field.name for field in dataclasses.fields(gates.FAMILIES[family])}
+        assert fields == set(section.model_fields) - {"family", "granularity"}, family

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ticketsweep.config import TrialConfig
 from ticketsweep.distributions import Choice, Integer, Label, Uniform
 from ticketsweep.errors import ConfigError, SweepError
+from ticketsweep.families import FAMILIES
 from ticketsweep.space import SweepSpec, load_space, load_trial, parse_space
 
 TEXT_VALUES = {
@@ -116,9 +117,11 @@ def leaf(name: str, field: Any) -> st.SearchStrategy[Any]:
 def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     parts = {}
     for name, field in model.model_fields.items():
+        if name == "family":  # a searched family allows only what all of them have
+            continue
         is_block = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        if is_block:
-            inner = section(field.annotation)
+        if is_block or (model is TrialConfig and name == "gate"):
+            inner = section(field.annotation) if is_block else GATES
             # The options of a conditional choice share their kinds of distribution: one is drawn.
             options = inner.map(lambda tree: {"choice": [tree, {}] if tree else [{}]})
             parts[name] = inner | options
@@ -127,6 +130,12 @@ def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=parts)
 
 
+def gate(family: str) -> st.SearchStrategy[dict[str, Any]]:
+    named = section(FAMILIES[family]).map(lambda tree: {**tree, "family": family})
+    return named | section(FAMILIES[family]) if family == "gaussian" else named
+
+
+GATES = st.sampled_from(list(FAMILIES)).flatmap(gate)
 SPACES = section(TrialConfig)
 QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 
@@ -137,7 +146,7 @@ def lies_in(value: Any, node: Any) -> bool:
     if isinstance(node, (Uniform, Integer)):
         return node.low <= value <= node.high
     if isinstance(node, dict):
-        return all(lies_in(value[key], child) for key, child in node.items())
+        return all(key in value and lies_in(value[key], child) for key, child in node.items())
     return value == node
 
 
@@ -199,6 +208,63 @@ def test_a_chosen_mapping_asks_for_its_own_distributions_alone():
         frozenset({"gate", "gate.temperature", "rewind_step"}),
         frozenset({"gate", "gate.l0_strength", "gate.init", "rewind_step"}),
     }
+
+
+FAMILY_SEARCH = {
+    "gate": {
+        "choice": [
+            {"l0_strength": {"loguniform": [0.1, 10]}},
+            {"family": "hard_concrete", "l0_strength": {"loguniform": [0.1, 10]}},
+            {"family": "edge_popup", "density": {"uniform": [0.05, 0.2]}},
+            {"family": "magnitude", "rounds": {"int": [2, 5]}, "scope": "layer"},
+            {"family": "random", "density": {"uniform": [0.05, 0.2]}},
+        ]
+    }
+}
+
+
+def test_a_search_over_families_asks_for_the_chosen_ones_settings_alone():
+    spec = space(FAMILY_SEARCH)
+    seen = {}
+    for seed in range(60):
+        drawn = Drawn(seed)
+        gate = spec.sample(drawn).gate
+        seen[gate.family] = set(drawn.asked)
+        assert type(gate) is FAMILIES[gate.family]
+    assert seen == {
+        "gaussian": {"gate", "gate.l0_strength"},
+        "hard_concrete": {"gate", "gate.l0_strength"},
+        "edge_popup": {"gate", "gate.density"},
+        "magnitude": {"gate", "gate.rounds"},
+        "random": {"gate", "gate.density"},
+    }
+
+
+def test_a_family_can_be_searched_alone_with_what_all_of_its_options_have():
+    families = {"family": {"choice": ["gaussian", "sigmoid"]}}
+    spec = space({"gate": {**families, "l0_strength": {"loguniform": [0.1, 10]}}})
+    assert {spec.sample(Drawn(seed)).gate.family for seed in range(9)} == {"gaussian", "sigmoid"}
+    assert spec.as_plain()["gate"]["l0_strength"] == {"loguniform": [0.1, 10.0]}
+    (fault,) = faults_of({"gate": {"family": {"choice": ["gaussian", "random"]}, "density": 0.5}})
+    assert fault == (
+        "gate.density is not a setting of this gate family "
+        "(gaussian; edge_popup and random have it)"
+    )
+
+
+def test_a_space_is_written_down_with_the_defaults_of_its_family():
+    assert space({"gate": {"family": "edge_popup"}}).as_plain()["gate"] == {
+        "family": "edge_popup", "granularity": "weight", "density": 0.1, "ranked_by": "absolute",
+    }  # fmt: skip
+    assert space({}).as_plain()["gate"]["family"] == "gaussian"
+
+
+def test_a_space_stored_before_a_field_was_added_goes_on():
+    stored = space({}).as_plain()
+    assert "l0_warmup" not in stored["gate"]
+    space({"gate": {"l0_warmup": 0}}).refuse_if_different(json.dumps(stored), OBJECTIVES)
+    with pytest.raises(SweepError, match=r"gate\.l0_warmup: not set in the storage, 0\.1"):
+        space({"gate": {"l0_warmup": 0.1}}).refuse_if_different(json.dumps(stored), OBJECTIVES)
 
 
 def test_a_grid_holds_every_trial_once():

@@ -213,6 +213,53 @@ def test_what_a_trial_raises_is_stored_in_one_line(digits: Dataset, storage: Sto
     assert "\n" not in error
 
 
+@pytest.mark.parametrize(
+    ("gate", "columns"),
+    [
+        ({"family": "hard_concrete"}, (1.0, 2 / 3, 2 / 3)),
+        ({"family": "sigmoid", "l0_strength": 2}, (2.0, 1.0, 0.005)),
+        ({"family": "edge_popup", "density": 0.2}, (None, None, None)),
+        ({"family": "magnitude", "rounds": 3}, (None, None, None)),
+        ({"family": "random", "density": 0.2}, (None, None, None)),
+    ],
+    ids=lambda value: value.get("family") if isinstance(value, dict) else "",
+)
+def test_every_family_is_stored_whole(
+    digits: Dataset, storage: Storage, gate: dict[str, object], columns: tuple[float | None, ...]
+) -> None:
+    config = small(gate=gate)
+    outcome, progress = finish(config, digits, storage)
+    database = Database(storage)
+    (row,) = database.trials("s").to_pylist()
+    steps = 0 if config.gate.family == "random" else 60
+    assert (row["status"], row["gate_family"]) == ("complete", config.gate.family)
+    assert (row["l0_strength"], row["temperature"], row["temperature_end"]) == columns
+    assert row["steps_done"] == steps
+    assert set(database.masks("s")["step"].to_pylist()) == {steps}
+    assert len(database.masks("s")) == 4 * 2
+    assert len(database.curves("s")) == 4 * len(progress)
+    assert outcome.stability is not None
+    again, _ = finish(config, digits, storage)
+    assert again.reused
+
+
+def test_pruned_weights_are_trained_as_in_pretraining(digits: Dataset, storage: Storage) -> None:
+    """`train.lr`, its optimizer and its schedule are the gates', and there are none."""
+    magnitude = {"family": "magnitude", "rounds": 2}
+    masks = []
+    for number, changes in enumerate(
+        [
+            {},
+            {"train": {"steps": 60, "batch_size": 64, "lr": 1.0, "optimizer": "sgd"}},
+            {"pretrain": {"lr": 0.1}},
+        ]
+    ):
+        config = small(gate=magnitude, rewind_step=0, **changes)
+        finish(config, digits, storage, sweep=f"s{number}")
+        masks.append(Database(storage).masks(f"s{number}")["digest"].to_pylist())
+    assert masks[0] == masks[1] != masks[2]
+
+
 def test_a_users_mistake_is_raised_and_not_stored(digits: Dataset, storage: Storage) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ticketsweep.distributions import DISTRIBUTIONS
 from ticketsweep.errors import MISSING, ConfigError, Fault, did_you_mean
+from ticketsweep.families import FAMILIES, Gate, GaussianGate
+from ticketsweep.sections import Section, without_later
 
 # Part of every fingerprint. Raise it when the same configuration would train to another result, so
 # that results of the old code are not taken for results of the new.
@@ -38,6 +40,13 @@ DATASETS = {
 }
 GATES = {
     "gaussian": "continuously relaxed Bernoulli gates, clip(mu + sigma*eps, 0, 1) (CRBG)",
+    "hard_concrete": "stretched and clipped binary concrete gates (Louizos et al. 2018)",
+    "sigmoid": "continuous sparsification: sigmoid(s / temperature), annealed, without noise "
+    "(Savarese et al. 2020)",
+    "edge_popup": "the weights with the highest scores, a given density (Ramanujan et al. 2020)",
+    "magnitude": "iterative magnitude pruning with rewinding; trains the weights (Frankle & "
+    "Carbin 2019)",
+    "random": "a random mask of a given density; the floor for every comparison",
 }
 _FULLY_CONNECTED = re.compile(r"fc(-[1-9][0-9]{0,5})+")
 
@@ -57,42 +66,6 @@ def _known_dataset(name: str) -> str:
     return name
 
 
-class Section(BaseModel):
-    """Base of every block of settings: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _one_zero(cls, value: Any) -> Any:
-        """-0.0 is 0.0, since equal configurations must have equal fingerprints."""
-        return value + 0.0 if isinstance(value, float) else value
-
-
-class GaussianGate(Section):
-    """The Gaussian gate of CRBG: z = clip(mu + eps, 0, 1), eps ~ N(0, temperature^2)."""
-
-    family: Literal["gaussian"] = "gaussian"
-    granularity: Literal["weight"] = "weight"
-    l0_strength: float = Field(
-        1.0,
-        ge=0,
-        le=1e6,
-        description="weight of the mean gate probability in the loss; typical 0.1 to 10",
-    )
-    temperature: float = Field(
-        1.0,
-        gt=0,
-        le=100,
-        description="sigma of the gate's noise at the first step; typical 0.1 to 1",
-    )
-    temperature_end: float = Field(
-        0.05, gt=0, le=100, description="sigma at the last step; typical 0.05 to 0.2"
-    )
-    temperature_schedule: Literal["constant", "linear", "exponential", "cosine"] = "exponential"
-    init: float = Field(0.5, ge=-10, le=10, description="mu of every gate at the first step")
-
-
 class Training(Section):
     """How the gates are learnt."""
 
@@ -106,7 +79,10 @@ class Training(Section):
 
 
 class Pretraining(Section):
-    """How the dense network is trained up to `rewind_step`. Of no effect where that is 0."""
+    """How weights are trained: up to `rewind_step`, and in each round of the magnitude family.
+
+    Without either it is of no effect.
+    """
 
     batch_size: int = Field(128, ge=1, le=10**6, description="images per step")
     lr: float = Field(0.001, gt=0, le=1e3, description="learning rate of the weights")
@@ -145,14 +121,20 @@ class TrialConfig(Section):
         description="multiplies the initial weights; sparse tickets want 1.5 to 2",
     )
     pretrain: Pretraining = Pretraining()
-    gate: GaussianGate = GaussianGate()
+    gate: Gate = GaussianGate()
     train: Training = Training()
     replicates: Replicates = Replicates()
     seed: int = Field(0, ge=0, lt=2**53, description="root of every seed of the trial")
 
     def science(self) -> dict[str, Any]:
-        """The fields that determine the result, defaults included, as plain values."""
-        return self.model_dump(mode="json", exclude=set(EXECUTION_FIELDS))
+        """The fields that determine the result, defaults included, as plain values.
+
+        A field that was added later is left out while it has the value that reproduces the old
+        behaviour (`sections.AddedLater`), so that it changes no id.
+        """
+        return {
+            key: value for key, value in without_later(self).items() if key not in EXECUTION_FIELDS
+        }
 
 
 def trial_id(config: TrialConfig, *, data_digest: str) -> str:
@@ -203,6 +185,7 @@ _TYPES = {
     "string_type": "must be text",
     "string_unicode": "must be text",  # half a character, as a broken escape leaves it
     "model_type": "must be a mapping of settings",
+    "union_tag_not_found": "must be a mapping of settings",
     "dict_type": "must be a mapping",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
@@ -215,14 +198,14 @@ def _faults(model: type[BaseModel], error: ValidationError) -> list[Fault]:
 
 def _fault(model: type[BaseModel], details: ErrorDetails) -> Fault:
     """One pydantic error in our words: the key as the user wrote it, the rule, the remedy."""
-    path = [str(part) for part in details["loc"] if part != "[key]"]
+    path, section = _place(model, details["loc"])
     key = ".".join(path)
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "union_tag_invalid":
+        return _unknown_family(value["family"])
     if kind in ("extra_forbidden", "invalid_key"):
-        known = list(_section_at(model, path).model_fields)
-        top_level = ["sweep"] if model is TrialConfig and len(path) == 1 else []
-        return Fault(key, MISSING, "is not a setting", did_you_mean(path[-1], known + top_level))
-    field = _section_at(model, path).model_fields.get(path[-1])
+        return _unknown_setting(section, path)
+    field = section.model_fields.get(path[-1])
     remedy = (field.description or "") if field else ""
     if kind in _BOUNDS:
         name, symbol = _BOUNDS[kind]
@@ -253,13 +236,46 @@ def _number(bound: float) -> str:
     return f"{bound:.0f}" if float(bound).is_integer() else f"{bound:g}"
 
 
-def _section_at(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    """The section that holds the setting at `path`, or the innermost one on the way to it."""
-    for part in path[:-1]:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
+def _place(
+    model: type[BaseModel], location: Sequence[str | int]
+) -> tuple[list[str], type[BaseModel]]:
+    """Where a pydantic error lies: its key, part by part, and the section that has the setting.
+
+    That is the innermost section on the way to it, if none has.
+    """
+    parts = [str(part) for part in location if part != "[key]"]
+    path: list[str] = []
+    while parts:
+        path.append(parts.pop(0))
+        field = model.model_fields.get(path[-1])
+        if not parts or field is None:
             break
-        if not issubclass(field.annotation, BaseModel):
+        if any(isinstance(mark, Discriminator) for mark in field.metadata):
+            model = FAMILIES[parts.pop(0)]  # named by pydantic, but no part of the user's key
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+        else:
             break
-        model = field.annotation
-    return model
+    return path + parts, model
+
+
+def _unknown_family(name: object) -> Fault:
+    rule = f"must be one of {', '.join(FAMILIES)}"
+    near = did_you_mean(name, FAMILIES) if isinstance(name, str) else ""
+    return Fault("gate.family", name, rule, near if near.startswith("did") else "")
+
+
+def _unknown_setting(section: type[BaseModel], path: Sequence[str]) -> Fault:
+    key, name = ".".join(path), path[-1]
+    own = [family for family, fields in FAMILIES.items() if fields is section]
+    others = [family for family, fields in FAMILIES.items() if name in fields.model_fields]
+    if own and others:
+        rule = "is not a setting of this gate family"
+        have = f"{others[0]} has it" if len(others) == 1 else f"{_and(others)} have it"
+        return Fault(key, MISSING, rule, f"{own[0]}; {have}")
+    known = [*section.model_fields, *(["sweep"] if section is TrialConfig else [])]
+    return Fault(key, MISSING, "is not a setting", did_you_mean(name, known))
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -18,7 +18,6 @@ from pydantic import BaseModel, Field, field_validator
 from ticketsweep.config import (
     EXECUTION_FIELDS,
     Replicates,
-    Section,
     TrialConfig,
     parse_config,
     validate,
@@ -39,6 +38,8 @@ from ticketsweep.distributions import (
     walk,
 )
 from ticketsweep.errors import MISSING, ConfigError, Fault, SweepError, did_you_mean
+from ticketsweep.families import FAMILIES
+from ticketsweep.sections import Section, is_as_before
 from ticketsweep.settings import apply_settings, read_yaml, take_faults
 
 OBJECTIVES = {
@@ -310,13 +311,22 @@ def _fewest_sharing_an_init(counts: Node) -> int:
 
 def _with_defaults(tree: Mapping[str, Node], section: BaseModel) -> dict[str, Node]:
     """`tree` with the settings that it leaves out; what a choice holds stays as it is."""
-    full = {}
-    for key in type(section).model_fields:
+    fields = type(section).model_fields
+    full = {key: node for key, node in tree.items() if key not in fields}  # of a searched family
+    for key, field in fields.items():
         usual = getattr(section, key)
         node = tree.get(key, {} if isinstance(usual, BaseModel) else usual)
-        is_block = isinstance(usual, BaseModel) and isinstance(node, Mapping)
-        full[key] = _with_defaults(node, usual) if is_block else node
+        if isinstance(usual, BaseModel) and isinstance(node, Mapping):
+            node = _with_defaults(node, _family_defaults(node) if key == "gate" else usual)
+        if not is_as_before(field, node):  # else a space stored before the field would be another
+            full[key] = node
     return full
+
+
+def _family_defaults(gate: Mapping[str, Node]) -> BaseModel:
+    """The defaults of a gate's family; of none where the family is searched over."""
+    family = gate.get("family", TrialConfig().gate.family)
+    return FAMILIES[family]() if isinstance(family, str) else Section()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -29,11 +29,13 @@ from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import MaskRow, TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
 from ticketsweep.train.data import Dataset, load_dataset
-from ticketsweep.train.gates.gaussian import GaussianSettings
+from ticketsweep.train.gates import FAMILIES
 from ticketsweep.train.models import build_model
 from ticketsweep.train.stages import CurvePoint, Optimisation, Tickets, find_tickets
 
 CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
+
+_FAMILY_COLUMNS = ("l0_strength", "temperature", "temperature_end")  # null where there is none
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,14 @@ def run_trial(
     row = common | {
         "status": "complete",
         "error": None,
-        "steps_done": config.train.steps,
+        "steps_done": tickets.steps,
         "wall_seconds": time.perf_counter() - clock,
         **_summary(tickets, stability),
     }
     rows = TrialRows(
         trial=row,
         replicates=_replicate_rows(tickets, plan),
-        masks=_mask_rows(tickets, config.train.steps),
+        masks=_mask_rows(tickets),
         curves=_curve_rows(curve),
     )
     write_trial(storage, sweep, rows)
@@ -188,6 +190,8 @@ def _train(
 ) -> Generator[CurvePoint, None, Tickets]:
     gate, train = config.gate, config.train
     model = build_model(config.model, input_shape=dataset.input_shape, classes=dataset.classes)
+    # What is trained is the gates, except where weights are trained and then pruned.
+    how = config.pretrain if gate.family == "magnitude" else train
     return find_tickets(
         model=model,
         dataset=dataset,
@@ -197,19 +201,13 @@ def _train(
         weight_scale=config.weight_scale,
         rewind_step=config.rewind_step,
         pretrain=config.pretrain,
-        gate=GaussianSettings(
-            l0_strength=gate.l0_strength,
-            temperature=gate.temperature,
-            temperature_end=gate.temperature_end,
-            temperature_schedule=gate.temperature_schedule,
-            init=gate.init,
-        ),
+        gate=FAMILIES[gate.family](**gate.model_dump(exclude={"family", "granularity"})),
         train=Optimisation(
             steps=train.steps,
             batch_size=train.batch_size,
-            lr=train.lr,
-            lr_schedule=train.lr_schedule,
-            optimizer=train.optimizer,
+            lr=how.lr,
+            lr_schedule="constant" if how is config.pretrain else train.lr_schedule,
+            optimizer=how.optimizer,
         ),
         log_points=CURVE_POINTS,
         device=device,
@@ -220,7 +218,7 @@ def _check_finite(tickets: Tickets) -> None:
     if not np.isfinite(tickets.loss).all():
         raise TrialFailure(
             "diverged: the hardened ticket's validation loss is infinite or NaN "
-            "(lower weight_scale or train.lr)"
+            "(lower weight_scale or the learning rate)"
         )
 
 
@@ -281,9 +279,7 @@ def identity_columns(config: TrialConfig, sweep: str, identity: str) -> dict[str
         "dataset": config.dataset,
         "gate_family": config.gate.family,
         "granularity": config.gate.granularity,
-        "l0_strength": config.gate.l0_strength,
-        "temperature": config.gate.temperature,
-        "temperature_end": config.gate.temperature_end,
+        **{name: getattr(config.gate, name, None) for name in _FAMILY_COLUMNS},
         "rewind_step": config.rewind_step,
         "lr": config.train.lr,
         "steps": config.train.steps,
@@ -331,9 +327,11 @@ def _replicate_rows(tickets: Tickets, plan: Sequence[Replicate]) -> list[dict[st
     ]
 
 
-def _mask_rows(tickets: Tickets, step: int) -> list[MaskRow]:
+def _mask_rows(tickets: Tickets) -> list[MaskRow]:
     return [
-        MaskRow.from_array(kept, replicate=replicate, step=step, layer=mask.name, layer_index=index)
+        MaskRow.from_array(
+            kept, replicate=replicate, step=tickets.steps, layer=mask.name, layer_index=index
+        )
         for index, mask in enumerate(tickets.masks)
         for replicate, kept in enumerate(mask.kept)
     ]

@@ -80,16 +80,18 @@ def bare_seconds(case: Case) -> float:
         BatchOrder(torch.from_numpy(rows), batch_size=config.train.batch_size, seed=r.data_seed)
         for r in plan
     ]
-    settings = GaussianSettings(gate.l0_strength, gate.temperature, gate.temperature_end,
-                                gate.temperature_schedule, gate.init)  # fmt: skip
-    gates = GaussianGates(settings, weights, layout, [r.gate_seed for r in plan])
+    settings = GaussianSettings(gate.l0_strength, gate.l0_warmup, gate.temperature,
+                                gate.temperature_end, gate.temperature_schedule,
+                                gate.init)  # fmt: skip
+    gates = GaussianGates(settings, weights, layout, [r.gate_seed for r in plan],
+                          steps=config.train.steps)  # fmt: skip
     update = OPTIMIZERS[config.train.optimizer](gates.parameter)
     began = time.perf_counter()
-    for _ in range(config.train.steps):
+    for step in range(config.train.steps):
         batches = [images.take(order.next()) for order in orders]
         pixels = torch.stack([batch for batch, _ in batches])
         labels = torch.stack([label for _, label in batches])
-        logits = packed(gates.sample(gate.temperature), pixels)
+        logits = packed(gates.sample(step), pixels)
         loss = (
             torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), reduction="sum"

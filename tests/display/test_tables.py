@@ -165,6 +165,14 @@ def test_short_names_of_settings_are_their_last_part_unless_two_share_it():
     assert setting_names(keys) == ["gate.lr", "train.lr", "temperature", "seed"]
 
 
+def test_a_gate_that_was_chosen_is_told_by_its_family():
+    gate = {"family": "edge_popup", "density": 0.1}
+    found = summary([row("aa", config=json.dumps({"gate": gate}))], ("gate", "gate.density"))
+    text = outcome(found, 200)
+    assert "edge_popup" in text
+    assert "{" not in text
+
+
 def test_failed_trials_are_listed_with_their_first_line():
     failed = row("b" * 16, status="failed", error="loss is NaN at step 3\nTraceback")
     view = SweepView("s", None, [row("a" * 16), failed])

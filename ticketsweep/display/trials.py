@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -98,9 +98,14 @@ def setting_names(keys: Sequence[str]) -> list[str]:
 def _settings(rows: Sequence[Row], searched: Sequence[str]) -> list[Column]:
     configs = [config_of(row) for row in rows]
     return [
-        Column(name, [setting(setting_of(config, key)) for config in configs])
+        Column(name, [setting(_told(setting_of(config, key))) for config in configs])
         for key, name in zip(searched, setting_names(searched), strict=True)
     ]
+
+
+def _told(value: object) -> object:
+    """A gate by its family; those of its settings that were searched have columns of their own."""
+    return value["family"] if isinstance(value, Mapping) and "family" in value else value
 
 
 def _figure(summary: Summary, row: Row, name: str) -> str:

@@ -53,11 +53,12 @@ def run_jobs(
         threads=max(1, int(resources.cpus)),
     )
     fault = _Fault()
+    scheduler = _Scheduler(queue, observer, tracker, fault)
     tuner = tune.Tuner(
         tune.with_resources(worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=_JobSearcher(queue, fault),
-            scheduler=_Scheduler(queue, observer, tracker, fault),
+            search_alg=_JobSearcher(queue, scheduler, fault),
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -117,6 +118,7 @@ class _Scheduler(FIFOScheduler):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._queue, self._observer, self._tracker, self._fault = queue, observer, tracker, fault
+        self._deaths: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its scheduler for a restore that we never ask for."""
@@ -141,8 +143,12 @@ class _Scheduler(FIFOScheduler):
         self._fault.guard(lambda: self._heard(trial.trial_id, result[REPORT]))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The worker has died. Tune starts another, or gives up and says so to its searcher."""
+        self._deaths[trial.trial_id] = _reason(trial)
+
+    def given_up(self, key: str) -> None:
         """The worker has died more often than is tolerated."""
-        self._fault.guard(lambda: self._lost(trial.trial_id, _reason(trial)))
+        self._fault.guard(lambda: self._lost(key, self._deaths[key]))
 
     def _heard(self, key: str, report: Report) -> None:
         job = self._queue.job(key)
@@ -170,9 +176,9 @@ class _Scheduler(FIFOScheduler):
 class _JobSearcher(Searcher):
     """Tune's view of the queue."""
 
-    def __init__(self, queue: JobQueue, fault: _Fault) -> None:
+    def __init__(self, queue: JobQueue, scheduler: _Scheduler, fault: _Fault) -> None:
         super().__init__()
-        self._queue, self._fault = queue, fault
+        self._queue, self._scheduler, self._fault = queue, scheduler, fault
 
     def suggest(self, trial_id: str) -> Any:
         """A job for the worker; None: ask again later; FINISHED: there will be no more."""
@@ -189,7 +195,9 @@ class _JobSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the scheduler, which Tune calls as well, sees the error itself."""
+        """The scheduler has heard how a trial ended, but not that a worker is not replaced."""
+        if error:
+            self._scheduler.given_up(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that we never ask for."""

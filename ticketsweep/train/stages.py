@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed
 from ticketsweep.train.data import Dataset, split_validation
-from ticketsweep.train.gates.gaussian import GaussianGates, GaussianSettings
+from ticketsweep.train.gates.interface import Family
 from ticketsweep.train.loop import (
     BatchOrder,
     Images,
@@ -26,7 +26,6 @@ from ticketsweep.train.loop import (
     log_steps,
     replicate_losses,
     take_batches,
-    temperatures,
 )
 from ticketsweep.train.models import initial_weights
 from ticketsweep.train.optimizers import OPTIMIZERS
@@ -107,6 +106,7 @@ class Tickets:
     strong_accuracy: on the test split, which is looked at here and nowhere else.
     density: share of prunable weights kept.
     undecided: share of gates that hardening had to round.
+    steps: of training that led to them; 0 for a family that learns nothing.
     train_seconds: wall time of the steps that learn the gates, without evaluation.
     """
 
@@ -116,6 +116,7 @@ class Tickets:
     loss: NDArray[np.float64]
     density: NDArray[np.float64]
     undecided: NDArray[np.float64]
+    steps: int
     train_seconds: float
 
 
@@ -129,7 +130,7 @@ def find_tickets(
     weight_scale: float,
     rewind_step: int,
     pretrain: Pretraining,
-    gate: GaussianSettings,
+    gate: Family,
     train: Optimisation,
     log_points: int,
     device: str,
@@ -147,7 +148,11 @@ def find_tickets(
     rewind_step: steps of dense training before the weights are frozen; 0 for none.
     pretrain: how those steps are trained. Their batches come from the init seed's stream, so the
         frozen weights depend on init seed and `rewind_step` alone.
-    log_points: about how many points of the curve are yielded; the last step always is.
+    gate: a value of `gates.FAMILIES`.
+    train: of what the family learns: its gates, or in `magnitude` the weights. A learning rate
+        schedule spans all steps, whatever their rounds.
+    log_points: about how many points of the curve are yielded; the last step always is. None are
+        for a family that learns nothing.
     device: as torch names it.
 
     Raises
@@ -182,26 +187,24 @@ def find_tickets(
         _check_pretrained(rewound, inits, rewind_step)
     weights = rewound[[inits.index(replicate.init_seed) for replicate in replicates]]
 
-    gates = GaussianGates(gate, weights, layout, [r.gate_seed for r in replicates])
-    update = OPTIMIZERS[train.optimizer](gates.parameter)
+    gates = gate.gates(weights, layout, replicates, steps=train.steps)
     orders = [
         BatchOrder(train_rows, batch_size=train.batch_size, seed=r.data_seed) for r in replicates
     ]
-    sigmas = temperatures(
-        gate.temperature_schedule,
-        start=gate.temperature,
-        end=gate.temperature_end,
-        steps=train.steps,
-    )
     rates = learning_rates(train.lr_schedule, lr=train.lr, steps=train.steps)
 
+    def on_validation(kept: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return evaluate(packed, layout.split(weights * kept), images, validation_rows)
+
     done, train_seconds = 0, 0.0
-    for logged in log_steps(train.steps, log_points):
+    for logged in log_steps(train.steps, log_points) if gates.rounds else ():
         began = time.perf_counter()
         total = torch.zeros(len(replicates), device=place)
         for step in range(done, logged):
+            if step in gates.rounds:
+                update = OPTIMIZERS[train.optimizer](gates.parameter)
             batch, labels = take_batches(images, orders)
-            losses = replicate_losses(packed(gates.sample(sigmas[step]), batch), labels)
+            losses = replicate_losses(packed(gates.sample(step), batch), labels)
             # Fills gates.parameter.grad; .backward() would add to what is there.
             torch.autograd.grad(losses.sum(), gates.parameter)
             update(rates[step])
@@ -210,17 +213,17 @@ def find_tickets(
         train_seconds += time.perf_counter() - began
         _check_finite(loss, replicates, first=done + 1, last=logged)
         done = logged
-        val_accuracy, val_loss = evaluate(
-            packed, layout.split(weights * gates.harden()), images, validation_rows
-        )
+        kept = gates.harden()
+        val_accuracy, val_loss = on_validation(kept)
         yield CurvePoint(
             step=done,
             loss=loss,
             val_accuracy=val_accuracy,
-            expected_density=_figures(gates.expected_density(sigmas[done - 1])),
+            expected_density=_figures(gates.expected_density(done - 1)),
         )
-
-    kept = gates.harden()
+    if not done:
+        kept = gates.harden()
+        val_accuracy, val_loss = on_validation(kept)
     strong_accuracy, _ = evaluate(
         packed, layout.split(weights * kept), test, torch.arange(len(test.labels), device=place)
     )
@@ -231,6 +234,7 @@ def find_tickets(
         loss=val_loss,
         density=_figures(kept.double().mean(dim=1)),
         undecided=_figures(gates.undecided()),
+        steps=done,
         train_seconds=train_seconds,
     )
 
@@ -293,7 +297,7 @@ def _check_finite(
     if len(lost):
         raise TrialFailure(
             f"replicate {replicates[lost[0]].index} diverged: its loss became infinite or NaN "
-            f"between steps {first} and {last} (lower weight_scale or train.lr)"
+            f"between steps {first} and {last} (lower weight_scale or the learning rate)"
         )
 
 

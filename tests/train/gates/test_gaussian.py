@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -21,11 +22,13 @@ from ticketsweep.train.pack import Layout
 
 SETTINGS = GaussianSettings(
     l0_strength=3.0,
+    l0_warmup=0.0,
     temperature=0.7,
-    temperature_end=0.1,
-    temperature_schedule="exponential",
+    temperature_end=0.5,
+    temperature_schedule="linear",
     init=0.5,
 )
+LAST = 1  # the second of two steps, at `temperature_end`
 
 
 def layout_of(widths: list[int]) -> Layout:
@@ -33,11 +36,15 @@ def layout_of(widths: list[int]) -> Layout:
     return Layout.of(nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairs)))
 
 
-def gates_of(widths: list[int], seeds: list[int], *, spread: float = 1.0) -> GaussianGates:
+def gates_of(
+    widths: list[int], seeds: list[int], *, spread: float = 1.0, at: float = 0.5
+) -> GaussianGates:
+    """Gates of random weights and mu; `at` is the temperature of their last step."""
     layout = layout_of(widths)
     generator = torch.Generator().manual_seed(5)
     weights = torch.randn(len(seeds), layout.size, generator=generator)
-    gates = GaussianGates(SETTINGS, weights, layout, seeds)
+    settings = dataclasses.replace(SETTINGS, temperature_end=at)
+    gates = GaussianGates(settings, weights, layout, seeds, steps=2)
     with torch.no_grad():
         gates.parameter.add_(torch.randn(weights.shape, generator=generator) * spread)
     return gates
@@ -52,7 +59,7 @@ def gates_of(widths: list[int], seeds: list[int], *, spread: float = 1.0) -> Gau
 def test_the_fused_step_equals_the_plain_formula(
     widths: list[int], seeds: list[int], temperature: float
 ) -> None:
-    gates, layout = gates_of(widths, seeds), layout_of(widths)
+    gates, layout = gates_of(widths, seeds, at=temperature), layout_of(widths)
     coefficients = torch.randn(len(seeds), layout.size, generator=torch.Generator().manual_seed(1))
     noise = torch.stack(
         [
@@ -71,7 +78,7 @@ def test_the_fused_step_equals_the_plain_formula(
     ).sum()
     (wanted,) = torch.autograd.grad(objective, mu)
 
-    layers = gates.sample(temperature)
+    layers = gates.sample(LAST)
     torch.testing.assert_close(torch.cat([x.flatten(1) for x in layers], dim=1), gated)
     loss = sum(
         (layer.square() * part).sum()
@@ -89,7 +96,7 @@ def test_every_step_has_its_own_gradient() -> None:
     gradients = []
     for scale in (1.0, 100.0, 1.0):
         gates._generators = [torch.Generator().manual_seed(7) for _ in range(2)]
-        torch.autograd.grad(sum((x * scale).sum() for x in gates.sample(0.5)), gates.parameter)
+        torch.autograd.grad(sum((x * scale).sum() for x in gates.sample(LAST)), gates.parameter)
         assert gates.parameter.grad is not None
         gradients.append(gates.parameter.grad.clone())
     torch.testing.assert_close(gradients[0], gradients[2], rtol=0, atol=0)
@@ -103,14 +110,14 @@ def test_a_replicate_draws_the_same_noise_whatever_its_pack() -> None:
         packed._weights[1] = alone._weights[0]
     for _ in range(3):
         torch.testing.assert_close(
-            alone.sample(0.5)[0][0], packed.sample(0.5)[0][1], rtol=0, atol=0
+            alone.sample(LAST)[0][0], packed.sample(LAST)[0][1], rtol=0, atol=0
         )
 
 
 def test_replicates_draw_independent_fresh_noise() -> None:
-    gates = gates_of([300, 100], [1, 2], spread=0.0)
+    gates = gates_of([300, 100], [1, 2], spread=0.0, at=0.1)
     gates._weights.fill_(1.0)
-    first, second = (gates.sample(0.1)[0].detach().clone() for _ in range(2))
+    first, second = (gates.sample(LAST)[0].detach().clone() for _ in range(2))
     samples = np.stack([x.flatten().numpy() for x in (*first, *second)])
     off_diagonal = np.corrcoef(samples)[np.triu_indices(4, 1)]
     assert np.abs(off_diagonal).max() < 5 / np.sqrt(samples.shape[1])
@@ -132,6 +139,18 @@ def test_the_penalty_does_not_depend_on_the_number_of_gates() -> None:
     few, many = torch.full((2, 10), 0.3), torch.full((2, 1000), 0.3)
     args = {"l0_strength": 2.0, "temperature": 0.5}
     torch.testing.assert_close(penalty(few, **args), penalty(many, **args))
+
+
+def test_the_penalty_keeps_the_first_temperature_and_follows_its_warm_up() -> None:
+    layout = layout_of([4, 3])
+    settings = dataclasses.replace(SETTINGS, l0_warmup=0.5)
+    gates = GaussianGates(settings, torch.zeros(1, 12), layout, [1], steps=8)
+    density = 1 / (0.7 * np.sqrt(2 * np.pi)) * np.exp(-0.5 * (0.5 / 0.7) ** 2)
+    for step, share in enumerate([0, 0.25, 0.5, 0.75, 1, 1, 1, 1]):
+        torch.autograd.grad(sum(x.sum() for x in gates.sample(step)), gates.parameter)
+        assert gates.parameter.grad is not None
+        wanted = torch.full((1, 12), share * 3.0 / 12 * density)
+        torch.testing.assert_close(gates.parameter.grad, wanted)
 
 
 def test_hardening_keeps_gates_above_a_half_and_counts_the_undecided() -> None:

@@ -1,9 +1,22 @@
-"""Gate families, one a file.
+"""Gate families, one a file: `FAMILIES` has them by name, `interface.py` says what each offers."""
 
-A family holds the gates of a whole pack in one flat tensor (R, G), `G` gates for each of `R`
-replicates, and offers the stages
+from __future__ import annotations
 
-- `parameter`, what the optimizer moves, with its gradient already in place;
-- `sample(temperature)`, the gated weights layer by layer, differentiable with respect to it;
-- `expected_density(temperature)`, `undecided()` and `harden()`, all per replicate.
-"""
+from collections.abc import Callable
+
+from ticketsweep.train.gates.edge_popup import EdgePopupSettings
+from ticketsweep.train.gates.gaussian import GaussianSettings
+from ticketsweep.train.gates.hard_concrete import HardConcreteSettings
+from ticketsweep.train.gates.interface import Family
+from ticketsweep.train.gates.magnitude import MagnitudeSettings
+from ticketsweep.train.gates.random import RandomSettings
+from ticketsweep.train.gates.sigmoid import SigmoidSettings
+
+FAMILIES: dict[str, Callable[..., Family]] = {
+    "gaussian": GaussianSettings,
+    "hard_concrete": HardConcreteSettings,
+    "sigmoid": SigmoidSettings,
+    "edge_popup": EdgePopupSettings,
+    "magnitude": MagnitudeSettings,
+    "random": RandomSettings,
+}

@@ -3,7 +3,7 @@
     z = clip(mu + eps, 0, 1),  eps ~ N(0, temperature^2)      sampled afresh every step
     P(z > 0) = Phi(mu / temperature)                          expected L0 norm of one gate
 
-The module has the formulas in the plain, and one autograd function that computes the same in place.
+The module has the formulas in the plain, and the gates of a pack that compute the same in place.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ticketsweep.seeds import Replicate
+from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
+from ticketsweep.train.loop import temperatures
 from ticketsweep.train.pack import Layers, Layout
 
 
@@ -26,16 +28,25 @@ class GaussianSettings:
     Attributes
     ----------
     l0_strength: of the penalty, per mean gate; >= 0.
+    l0_warmup: share of the steps over which the penalty rises from 0; in [0, 1].
     temperature, temperature_end: sigma of the noise at the first and the last step; > 0.
     temperature_schedule: a key of `loop.SCHEDULES`.
     init: mu of every gate before the first step.
     """
 
     l0_strength: float
+    l0_warmup: float
     temperature: float
     temperature_end: float
     temperature_schedule: str
     init: float
+
+    def gates(
+        self, weights: Tensor, layout: Layout, replicates: Sequence[Replicate], *, steps: int
+    ) -> GaussianGates:
+        """See `interface.Family`."""
+        seeds = [replicate.gate_seed for replicate in replicates]
+        return GaussianGates(self, weights, layout, seeds, steps=steps)
 
 
 def relaxed_gate(mu: Tensor, noise: Tensor) -> Tensor:
@@ -58,7 +69,7 @@ def penalty(mu: Tensor, *, l0_strength: float, temperature: float) -> Tensor:
 
 
 class GaussianGates:
-    """The gates of a pack.
+    """The gates of a pack; see `interface.Gates`.
 
     Each replicate draws its noise from a generator of its own, so it sees the same noise whatever
     else is in the pack. The penalty keeps the first temperature while the noise is annealed: with
@@ -70,12 +81,30 @@ class GaussianGates:
     weights: frozen weights, float32 (R, G).
     layout: of a row of weights.
     seeds: of the gate streams, one a replicate.
+    steps: of training.
     """
 
+    rounds = (0,)
+
     def __init__(
-        self, settings: GaussianSettings, weights: Tensor, layout: Layout, seeds: Sequence[int]
+        self,
+        settings: GaussianSettings,
+        weights: Tensor,
+        layout: Layout,
+        seeds: Sequence[int],
+        *,
+        steps: int,
     ) -> None:
-        self._settings = settings
+        self._temperatures = temperatures(
+            settings.temperature_schedule,
+            start=settings.temperature,
+            end=settings.temperature_end,
+            steps=steps,
+        )
+        self._strengths = penalty_strengths(
+            settings.l0_strength, warmup=settings.l0_warmup, steps=steps
+        )
+        self._step = 0
         self._layout = layout
         self._weights = weights
         self._generators = [torch.Generator(weights.device).manual_seed(seed) for seed in seeds]
@@ -89,23 +118,23 @@ class GaussianGates:
         self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
         self.parameter.grad = self._gradient
 
-    def sample(self, temperature: float) -> Layers:
-        """Gated weights (R, *shape) of each layer, with fresh noise.
-
-        Differentiating them fills `parameter.grad` with the gradient of loss plus penalty, where
-        the loss is a sum over replicates. They are valid until the next call.
-        """
-        layers: Layers = _GatedWeights.apply(self.parameter, self, temperature)
+    def sample(self, step: int) -> Layers:
+        """Gated weights with fresh noise; see `interface.Gates`."""
+        layers: Layers = GatedWeights.apply(self.parameter, self, step)
         return layers
 
-    def _forward(self, temperature: float) -> Layers:
+    def forward(self, step: int) -> Layers:
+        """See `gated.Gated`."""
+        self._step = step
+        temperature = self._temperatures[step]
         for row, generator in zip(self._noisy, self._generators, strict=True):
             row.normal_(0, temperature, generator=generator)
         self._noisy.add_(self.parameter.detach())
         torch.clamp(self._noisy, 0, 1, out=self._gated).mul_(self._weights)
         return tuple(layer.detach() for layer in self._gated_layers)
 
-    def _backward(self, gradients: Layers) -> Tensor:
+    def backward(self, gradients: Layers) -> Tensor:
+        """See `gated.Gated`."""
         for gradient, noisy, out in zip(
             gradients, self._noisy_layers, self._gradient_layers, strict=True
         ):
@@ -114,16 +143,17 @@ class GaussianGates:
         self._gradient.mul_(self._weights)
         # d penalty / d mu = l0_strength / G * phi(mu / T) / T. The gated weights have served their
         # purpose, so their memory holds the density.
-        sigma = self._settings.temperature
+        sigma = self._temperatures[0]
         density = torch.square(self.parameter.detach(), out=self._gated)
         density.mul_(-0.5 / sigma**2).exp_()
-        scale = self._settings.l0_strength / (self._layout.size * sigma * math.sqrt(2 * math.pi))
+        strength = self._strengths[self._step]
+        scale = strength / (self._layout.size * sigma * math.sqrt(2 * math.pi))
         return self._gradient.add_(density, alpha=scale)
 
     @torch.no_grad()
-    def expected_density(self, temperature: float) -> Tensor:
-        """Expected share of open gates at this temperature, (R,)."""
-        return expected_density(self.parameter, temperature=temperature)
+    def expected_density(self, step: int) -> Tensor:
+        """Expected share of open gates at this step's temperature, (R,)."""
+        return expected_density(self.parameter, temperature=self._temperatures[step])
 
     @torch.no_grad()
     def undecided(self) -> Tensor:
@@ -134,16 +164,3 @@ class GaussianGates:
     def harden(self) -> Tensor:
         """Gates that are kept, `mu > 0.5`: bool (R, G)."""
         return self.parameter > 0.5
-
-
-class _GatedWeights(torch.autograd.Function):
-    """`relaxed_gate(mu, eps) * W` layer by layer, with the penalty's gradient added to mu's."""
-
-    @staticmethod
-    def forward(ctx: Any, _parameter: Tensor, gates: GaussianGates, temperature: float) -> Layers:
-        ctx.gates = gates
-        return gates._forward(temperature)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.gates._backward(gradients), None, None

@@ -1,0 +1,127 @@
+"""Sigmoid gates: continuous sparsification (Savarese, Silva & Maire 2020, equations 4 and 5).
+
+    z = sigmoid(s / temperature)            no noise; annealed towards a step function
+    loss = cross_entropy + lambda * sum_gates z
+
+The temperature is the paper's 1 / beta: its beta grows from 1 to about 200.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ticketsweep.seeds import Replicate
+from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
+from ticketsweep.train.loop import temperatures
+from ticketsweep.train.pack import Layers, Layout
+
+# A gate of 1e-13 is as good as shut. Below, its products with weights and gradients would end among
+# the denormal numbers, with which a matrix product takes a hundred times as long.
+_SHUT = -30.0
+_NEARLY = 0.01  # a sigmoid reaches neither 0 nor 1: so near to one of them, a gate is decided
+
+
+@dataclass(frozen=True)
+class SigmoidSettings:
+    """The family's hyperparameters.
+
+    Attributes
+    ----------
+    l0_strength: of the penalty, per mean gate; >= 0.
+    l0_warmup: share of the steps over which the penalty rises from 0; in [0, 1].
+    temperature, temperature_end: 1 / beta at the first and the last step; > 0.
+    temperature_schedule: a key of `loop.SCHEDULES`.
+    init: s of every gate before the first step.
+    """
+
+    l0_strength: float
+    l0_warmup: float
+    temperature: float
+    temperature_end: float
+    temperature_schedule: str
+    init: float
+
+    def gates(
+        self,
+        weights: Tensor,
+        layout: Layout,
+        replicates: Sequence[Replicate],  # noqa: ARG002 - of their seeds none is used
+        *,
+        steps: int,
+    ) -> SigmoidGates:
+        """See `interface.Family`. Nothing is drawn, so gate seeds change nothing."""
+        return SigmoidGates(self, weights, layout, steps=steps)
+
+
+class SigmoidGates:
+    """The gates of a pack; see `interface.Gates`.
+
+    The penalty is the gate itself at the step's own temperature, as in the paper: both gradients
+    vanish together for a gate that the annealing has decided.
+    """
+
+    rounds = (0,)
+
+    def __init__(
+        self, settings: SigmoidSettings, weights: Tensor, layout: Layout, *, steps: int
+    ) -> None:
+        self._temperatures = temperatures(
+            settings.temperature_schedule,
+            start=settings.temperature,
+            end=settings.temperature_end,
+            steps=steps,
+        )
+        self._strengths = penalty_strengths(
+            settings.l0_strength, warmup=settings.l0_warmup, steps=steps
+        )
+        self._step = 0
+        self._layout = layout
+        self._weights = weights
+        self._z = torch.empty_like(weights)
+        self._gated = torch.empty_like(weights)
+        self._gradient = torch.empty_like(weights)
+        self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
+        self.parameter.grad = self._gradient
+
+    def sample(self, step: int) -> Layers:
+        """Gated weights; see `interface.Gates`."""
+        layers: Layers = GatedWeights.apply(self.parameter, self, step)
+        return layers
+
+    def forward(self, step: int) -> Layers:
+        """See `gated.Gated`."""
+        self._step = step
+        torch.div(self.parameter.detach(), self._temperatures[step], out=self._z)
+        self._z.clamp_(min=_SHUT).sigmoid_()
+        torch.mul(self._z, self._weights, out=self._gated)
+        return self._layout.split(self._gated)
+
+    def backward(self, gradients: Layers) -> Tensor:
+        """See `gated.Gated`."""
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
+        # d (loss + penalty) / dz, then dz / ds = z (1 - z) / temperature
+        strength = self._strengths[self._step] / self._layout.size
+        self._gradient.mul_(self._weights).add_(strength)
+        # The gated weights have served their purpose, so their memory holds the slope.
+        slope = torch.addcmul(self._z, self._z, self._z, value=-1, out=self._gated)
+        return self._gradient.mul_(slope).div_(self._temperatures[self._step])
+
+    @torch.no_grad()
+    def expected_density(self, step: int) -> Tensor:
+        """Mean gate at this step's temperature, (R,)."""
+        return torch.sigmoid(self.parameter / self._temperatures[step]).mean(dim=1)
+
+    @torch.no_grad()
+    def undecided(self) -> Tensor:
+        """Share of gates between 0.01 and 0.99 at the last step's temperature, (R,)."""
+        z = torch.sigmoid(self.parameter / self._temperatures[-1])
+        return ((z > _NEARLY) & (z < 1 - _NEARLY)).double().mean(dim=1)
+
+    @torch.no_grad()
+    def harden(self) -> Tensor:
+        """Gates that are more than half open, `s > 0`: bool (R, G)."""
+        return self.parameter > 0
