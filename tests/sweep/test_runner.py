@@ -21,6 +21,7 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.runner import SweepOutcome, run_sweep
 
+pytestmark = pytest.mark.slow
 MakeSpec = Callable[..., Any]
 Recorder = Any  # `conftest.Recorder`
 DEEP = "fc-" + "-".join(["64"] * 24)  # overflows where its weights are scaled up

@@ -26,7 +26,7 @@ Mode = Literal["online", "offline", "off"]
 PROJECT = "ticketsweep"
 _SERVER = "https://api.wandb.ai"
 _LONGEST_TAG = 64  # of W&B's; it refuses the run of a longer one
-_SECONDS_TO_START = 30  # a run that the server has not taken by then is recorded offline
+_SECONDS_TO_START = 20  # a run that the server has not taken by then is recorded offline
 _SECONDS_TO_UPLOAD = 60  # for what is left when a run ends; `wandb sync` uploads the rest
 
 
