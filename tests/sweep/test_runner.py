@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from ticketsweep.errors import ConfigError, StorageError, SweepError
+from ticketsweep.errors import ConfigError, DataError, StorageError, SweepError
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
+from ticketsweep.store.writer import write_sweep
 from ticketsweep.sweep.runner import SweepOutcome, run_sweep
 
 pytestmark = pytest.mark.slow
@@ -229,6 +230,30 @@ def test_another_space_under_the_same_name_is_refused(
     with pytest.raises(SweepError) as caught:
         run(make_spec(train={"steps": 41, "batch_size": 64}), swept.storage, recorder)
     assert "train.steps: 120 in the storage, 41 in mini.yaml" in str(caught.value)
+
+
+def test_fewer_samples_than_before_do_not_change_the_sweeps_row(
+    swept: Swept, recorder: Recorder, make_spec: MakeSpec
+) -> None:
+    before = Database(swept.storage).sweeps()
+    spec = dataclasses.replace(
+        swept.spec, settings=swept.spec.settings.model_copy(update={"samples": 2})
+    )
+    run(spec, swept.storage, recorder)
+    assert Database(swept.storage).sweeps().equals(before)
+
+
+def test_a_sweep_that_could_not_begin_may_begin_with_another_space(
+    storage: Storage, recorder: Recorder, make_spec: MakeSpec
+) -> None:
+    missing = make_spec(dataset="parquet:nowhere")
+    for _ in range(2):
+        with pytest.raises(DataError):
+            run(missing, storage, recorder)
+    assert Database(storage).sweeps().num_rows == 0
+    write_sweep(storage, {"sweep": "mini", "space": "{}", "objectives": {}, "samples": 99})
+    with pytest.raises(DataError):  # and not a SweepError: no trial stands on the stored space
+        run(missing, storage, recorder)
 
 
 def test_resources_that_this_machine_lacks_are_refused(

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable
 
 from ticketsweep import __version__
+from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import write_trial
 from ticketsweep.sweep.search import Search, Suggestion
-from ticketsweep.sweep.stored import TrialRow, failures_of, to_be_tried_again
+from ticketsweep.sweep.stored import failures_of, to_be_tried_again
 from ticketsweep.trial import identity_columns, reuse_trial
 
 
@@ -33,7 +34,7 @@ class JobQueue:
         self._ahead: Suggestion | None = None
         self._jobs: dict[str, Suggestion] = {}
         self._places = 0
-        self._on_stored: Callable[[str, TrialRow], None] | None = None
+        self._on_stored: Callable[[str, Row], None] | None = None
         self.exhausted = False
 
     @property
@@ -41,7 +42,7 @@ class JobQueue:
         """Trials of the sweep that need not be run."""
         return len(self._search.finished) - len(self._again)
 
-    def open(self, *, places: int, on_stored: Callable[[str, TrialRow], None]) -> None:
+    def open(self, *, places: int, on_stored: Callable[[str, Row], None]) -> None:
         """Begin to give out jobs.
 
         Parameters
@@ -88,7 +89,7 @@ class JobQueue:
         self.exhausted = suggestion is None
         return suggestion
 
-    def _finish(self, row: TrialRow) -> None:
+    def _finish(self, row: Row) -> None:
         self._search.tell(row)
         if self._on_stored is not None:
             self._on_stored(str(row["trial_id"]), row)
@@ -101,12 +102,12 @@ class JobQueue:
         """How often the job's trial has failed in earlier runs."""
         return self._failures.get(suggestion.trial_id, 0)
 
-    def done(self, key: str, row: TrialRow) -> None:
+    def done(self, key: str, row: Row) -> None:
         """The job's trial is stored."""
         del self._jobs[key]
         self._finish(row)
 
-    def lost(self, key: str, reason: str) -> TrialRow:
+    def lost(self, key: str, reason: str) -> Row:
         """The job's worker died too often: store the trial as failed, from here."""
         job = self._jobs[key]
         row = identity_columns(job.config, self._settings.name, job.trial_id) | {

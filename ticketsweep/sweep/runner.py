@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import ConfigError, Fault
+from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import remove_leftovers, write_sweep
 from ticketsweep.sweep.observer import Observer
-from ticketsweep.sweep.stored import TrialRow, is_done
+from ticketsweep.sweep.stored import is_done
 from ticketsweep.sweep.tracking import Mode, tracker
 
 # What is slow to import is imported once it is needed: a sweep that has all its trials never is
@@ -44,7 +45,7 @@ class SweepOutcome:
     """
 
     name: str
-    rows: tuple[TrialRow, ...]
+    rows: tuple[Row, ...]
     interrupted: bool
     exhausted: bool
 
@@ -70,13 +71,14 @@ def run_sweep(
     """
     settings = spec.settings
     stored = _stored_rows(spec, storage, observer)
-    _check_sweep(spec, storage)
     if is_done(stored, settings):
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
         _check_resources(spec)
     datasets = _load_datasets(spec, observer)
     _check_models(spec, datasets)
+    remove_leftovers(storage, settings.name)
+    _record_sweep(spec, storage, begun=bool(stored))
 
     import optuna
 
@@ -150,16 +152,21 @@ def _run(
         observer.phase("stopping Ray")
 
 
-def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[TrialRow]:
+def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[Row]:
+    """The sweep's stored trials, which must be of the same space."""
     database = Database(storage)
     name = spec.settings.name
-    for row in database.sweeps().to_pylist():
-        if row["sweep"] == name:
-            spec.refuse_if_different(row["space"], json.dumps(dict(row["objectives"])))
-    rows: list[TrialRow] = database.trials(name).to_pylist()
+    rows: list[Row] = database.trials(name).to_pylist()
+    sweep = _sweep_row(database, name)
+    if rows and sweep is not None:
+        spec.refuse_if_different(sweep["space"], json.dumps(dict(sweep["objectives"])))
     for warning in database.warnings:
         observer.warn(warning)
     return rows
+
+
+def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:
+    return next((row for row in database.sweeps().to_pylist() if row["sweep"] == name), None)
 
 
 def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[str, Dataset]:
@@ -181,12 +188,10 @@ def _check_models(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
             build_model(name, input_shape=dataset.input_shape, classes=dataset.classes)
 
 
-def _check_sweep(spec: SweepSpec, storage: Storage) -> None:
-    """Write the sweep's own row where it is new, and sweep up what killed writers left."""
+def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:
+    """Write the sweep's own row. One without any trial is replaced: nothing stands on its space."""
     settings = spec.settings
-    remove_leftovers(storage, settings.name)
-    known = Database(storage).sweeps().to_pylist()
-    row = next((row for row in known if row["sweep"] == settings.name), None)
+    row = _sweep_row(Database(storage), settings.name) if begun else None
     if row is None:
         row = {
             "sweep": settings.name,
@@ -194,10 +199,10 @@ def _check_sweep(spec: SweepSpec, storage: Storage) -> None:
             "version": __version__,
             "space": json.dumps(spec.as_plain(), sort_keys=True),
             "objectives": dict(settings.objectives),
-            "samples": None,
+            "samples": 0,
             "seed": settings.seed,
         }
-    if row["samples"] != settings.samples:
+    if row["samples"] < settings.samples:
         write_sweep(storage, {**row, "samples": settings.samples})
 
 

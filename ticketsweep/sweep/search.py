@@ -23,9 +23,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.distributions import Distribution, Integer, Label, Uniform, walk
+from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
-from ticketsweep.sweep.stored import TrialRow, metric_of
 
 # Suggestions that the sweep already has are answered from the store. After so many in a row from
 # the sampler, uniform chance is asked; after so many in all, a space without ranges of real numbers
@@ -69,7 +69,7 @@ class Search:
     ) -> None:
         self._spec = spec
         self._identify = identify
-        self._finished: dict[str, TrialRow] = {}
+        self._finished: dict[str, Row] = {}
         self._running: dict[str, int] = {}
         self._journal = journal
         self._names = _names(spec)
@@ -82,7 +82,7 @@ class Search:
         self._sampler: BaseSampler
         self._chance: BaseSampler
 
-    def restore(self, rows: Sequence[TrialRow]) -> None:
+    def restore(self, rows: Sequence[Row]) -> None:
         """Build the study from the sweep's stored trials. Must be called once, before `ask`."""
         started = len(rows)
         seed = derive_seed(self._spec.settings.seed, "sampler", str(started)) % 2**32
@@ -138,7 +138,7 @@ class Search:
         self._running[identity] = trial.number
         return Suggestion(identity, config, self._record(trial.number))
 
-    def again(self, row: TrialRow) -> Suggestion:
+    def again(self, row: Row) -> Suggestion:
         """A failed trial of this sweep, to be run once more."""
         identity = str(row["trial_id"])
         frozen = self._thaw(row)
@@ -151,7 +151,7 @@ class Search:
         config = TrialConfig.model_validate_json(str(row["config"]))
         return Suggestion(identity, config, self._record(trial.number))
 
-    def tell(self, row: TrialRow) -> None:
+    def tell(self, row: Row) -> None:
         """The stored row of a trial that `ask` or `again` gave out."""
         identity = str(row["trial_id"])
         number = self._running.pop(identity)
@@ -171,15 +171,15 @@ class Search:
         return len(self._running)
 
     @property
-    def finished(self) -> Mapping[str, TrialRow]:
+    def finished(self) -> Mapping[str, Row]:
         """The sweep's stored trials by id."""
         return self._finished
 
-    def _values(self, row: TrialRow) -> list[float] | None:
-        values = [metric_of(row, name) for name in self._spec.settings.objectives]
+    def _values(self, row: Row) -> list[float] | None:
+        values = [figure_of(row, name) for name in self._spec.settings.objectives]
         return None if None in values else [v for v in values if v is not None]
 
-    def _tell(self, number: int, row: TrialRow) -> None:
+    def _tell(self, number: int, row: Row) -> None:
         values = self._values(row) if row["status"] != "failed" else None
         if values is None:
             self._study.tell(number, state=TrialState.FAIL)
@@ -203,7 +203,7 @@ class Search:
             sort_keys=True,
         )
 
-    def _thaw(self, row: TrialRow) -> FrozenTrial | None:
+    def _thaw(self, row: Row) -> FrozenTrial | None:
         """The study's trial that a stored row stands for; None if the search never asked for it."""
         if not row.get("search"):
             return None
