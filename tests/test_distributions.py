@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ticketsweep.distributions import (
+    Broken,
     Choice,
     Integer,
     Uniform,
@@ -88,8 +89,10 @@ def test_a_bad_distribution_is_one_fault_with_its_key(raw: dict[str, Any], rule:
         faults: list[Fault] = []
         tree = parse_tree(broken, "", faults)
         assert [(fault.key, fault.rule, fault.value) for fault in faults] == [(key, rule, raw)]
-        assert list(corners(tree)) == [{"a": {}} if key == "a.b" else {}]  # nothing to check again
+        stand_in = Broken(raw)  # its key is looked at, and nothing else of it
+        assert list(corners(tree)) == [{"a": {"b": stand_in} if key == "a.b" else stand_in}]
         assert list(walk(tree, "")) == []
+        assert as_plain(tree) == broken
 
 
 def test_faults_in_every_option_are_found():

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ticketsweep.cli import app
 from ticketsweep.settings import read_yaml
-from ticketsweep.space import load_space
+from ticketsweep.space import load_space, read_space
 
 ROOT = Path(__file__).parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -98,6 +98,6 @@ def test_every_example_of_settings_is_sound(example: str, tmp_path: Path) -> Non
     "path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_every_search_space_that_is_shipped_is_sound_and_described(path: Path) -> None:
-    assert load_space(path).source == str(path)
+    assert read_space(path).source == str(path)
     assert "model" in read_yaml(path)
     assert f"`{path.name}`" in (ROOT / "search_spaces/README.md").read_text(encoding="utf-8")

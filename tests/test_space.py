@@ -16,7 +16,7 @@ from ticketsweep.config import TrialConfig
 from ticketsweep.distributions import Choice, Integer, Label, Uniform
 from ticketsweep.errors import ConfigError, SweepError
 from ticketsweep.families import FAMILIES
-from ticketsweep.space import SweepSpec, load_space, load_trial, parse_space
+from ticketsweep.space import SweepSpec, load_space, load_trial, parse_space, read_space
 
 TEXT_VALUES = {
     "model": ["lenet-300-100", "fc-8", "fc-8-16"],
@@ -413,6 +413,53 @@ def test_a_bad_space_is_told_by_key_rule_value_and_remedy(
     assert fault.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("tree", "messages"),
+    [
+        ({"gate": {"l0_strenght": {"loguniform": [0, 10]}}},
+         ["gate.l0_strenght must have low > 0, got {loguniform: [0, 10]}",
+          "gate.l0_strenght is not a setting (did you mean 'l0_strength'?)"]),
+        ({"sede": {"choice": []}},
+         ["sede must be {choice: [option, …]} with at least one option, got {choice: []}",
+          "sede is not a setting (did you mean 'seed'?)"]),
+        ({"gate": {"choice": [{"init": {"uniform": [3, 1]}}, {"l0_strength": -1}]}},
+         ["gate.init must have low < high, got {uniform: [3, 1]}",
+          "gate.l0_strength must be >= 0, got -1 (weight of the mean gate probability in the loss; "
+          "typical 0.1 to 10)"]),
+        ({"replicates": {"choice": []}},
+         ["replicates must be {choice: [option, …]} with at least one option, got {choice: []}"]),
+        ({"gate": {"family": {"uniform": 3}}},
+         ["gate.family must be {uniform: [low, high]} with two numbers, got {uniform: 3}"]),
+    ],
+)  # fmt: skip
+def test_a_broken_distribution_hides_no_other_fault(tree: dict[str, Any], messages: list[str]):
+    assert faults_of(tree, objectives={"stability": "max"}) == messages
+
+
+@pytest.mark.parametrize("replicates", [3, {"choice": [3, {}]}, {"data": "x"}])
+def test_replicates_of_a_wrong_form_are_one_fault_where_stability_is_searched(replicates: Any):
+    (fault,) = faults_of({"replicates": replicates}, objectives={"stability": "max"})
+    assert fault.startswith("replicates")
+
+
+@pytest.mark.parametrize(
+    ("tree", "is_advised"),
+    [
+        ({"gate": {"l0_strength": {"loguniform": [0, 10]}}}, True),
+        ({"gate": {"init": {"int": [0.5, 2]}}}, True),
+        ({"gate": {"l0_strength": {"loguniform": [-1, 10]}}}, False),
+        ({"train": {"lr": {"loguniform": [0, 1]}}}, False),
+        ({"train": {"steps": {"int": [0.5, 2]}}}, False),
+        ({"rewind_step": {"loguniform": [0, 9]}}, False),
+    ],
+)
+def test_uniform_is_advised_only_where_the_setting_would_take_it(
+    tree: dict[str, Any], is_advised: bool
+):
+    (fault,) = faults_of(tree)
+    assert fault.endswith("(or use uniform)") == is_advised
+
+
 def test_enough_replicates_share_an_init():
     space({}, objectives={"stability": "max"})
     space({"replicates": {"data": 1, "gate": 2}}, objectives={"stability": "max"})
@@ -428,10 +475,24 @@ def test_the_sweep_block_is_a_mapping(write, block: Any):
 
 def test_a_sweep_takes_its_name_from_its_file_unless_it_has_one(write):
     for text in ["", "sweep:\n", "sweep: {}\n", "sweep: {samples: 3}\n"]:
-        assert load_space(write(text, "my-sweep.yaml")).settings.name == "my-sweep"
-    assert load_space(write("sweep: {name: own}\n")).settings.name == "own"
+        assert read_space(write(text, "my-sweep.yaml")).settings.name == "my-sweep"
+    assert read_space(write("sweep: {name: own}\n")).settings.name == "own"
     with pytest.raises(ConfigError, match=r"sweep\.name must be letters"):
-        load_space(write("", "my sweep.yaml"))
+        read_space(write("", "my sweep.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "seed: 3\n", "sweep: {samples: 3}\n"])
+def test_a_space_with_nothing_to_search_is_refused_with_both_remedies(write, text: str):
+    path = write(text, "my space.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_space(path, name="n")
+    (fault,) = caught.value.faults
+    assert str(fault) == (
+        "file holds no distribution, so there is nothing to search (run it with "
+        f"`ticketsweep trial '{path}'`, or replace a value by {{choice: [...]}})"
+    )
+    assert load_space(path, name="n", settings=["seed={choice: [1]}"]).distributions()
+    assert not read_space(path, name="n").distributions()
 
 
 def test_the_command_line_has_the_last_word(write):
@@ -489,4 +550,4 @@ def test_any_mapping_is_a_space_or_a_config_error(write, raw: dict[str, Any]):
 def test_every_published_space_is_sound():
     folder = Path(__file__).parents[1] / "search_spaces"
     for path in folder.glob("*.yaml"):
-        load_space(path).sample(Drawn(0))
+        read_space(path).sample(Drawn(0))

@@ -51,11 +51,18 @@ class Choice:
         return tuple(json.dumps(as_plain(option), sort_keys=True) for option in self.options)
 
 
-class _Broken:
-    """Takes the place of a distribution that was reported as faulty, so it is reported once."""
+@dataclass(frozen=True)
+class Broken:
+    """Takes the place of a distribution that was reported as faulty, so it is reported once.
+
+    It stays in the tree, so that its key is looked at too.
+    """
+
+    written: Mapping[str, Any]
 
 
-_BROKEN = _Broken()
+USE_UNIFORM = "or use uniform"
+"""The remedy for a range whose ends another distribution takes, if the setting does."""
 
 Distribution = Uniform | Integer | Choice
 Node = Any  # a value, a Distribution, or a dict of name -> Node
@@ -111,19 +118,20 @@ def _parse_range(argument: Any, key: str, word: str, faults: list[Fault]) -> Nod
     shown = {word: argument}
     if not (isinstance(argument, list) and len(argument) == 2 and all(map(_is_number, argument))):
         faults.append(Fault(key, shown, f"must be {{{word}: [low, high]}} with two numbers"))
-        return _BROKEN
+        return Broken(shown)
     low, high = argument
     if not low < high:
-        faults.append(Fault(key, shown, "must have low < high", "for one value, write the value"))
-        return _BROKEN
+        remedy = "for one value, write the value" if low == high else ""
+        faults.append(Fault(key, shown, "must have low < high", remedy))
+        return Broken(shown)
     if word == "int":
         if not (isinstance(low, int) and isinstance(high, int)):
-            faults.append(Fault(key, shown, "must have whole numbers", "or use uniform"))
-            return _BROKEN
+            faults.append(Fault(key, shown, "must have whole numbers", USE_UNIFORM))
+            return Broken(shown)
         return Integer(low, high)
     if word == "loguniform" and low <= 0:
-        faults.append(Fault(key, shown, "must have low > 0", "or use uniform"))
-        return _BROKEN
+        faults.append(Fault(key, shown, "must have low > 0", USE_UNIFORM))
+        return Broken(shown)
     return Uniform(float(low), float(high), log=word == "loguniform")
 
 
@@ -131,18 +139,18 @@ def _parse_choice(argument: Any, key: str, word: str, faults: list[Fault]) -> No
     shown = {word: argument}
     if not isinstance(argument, list) or not argument:
         faults.append(Fault(key, shown, "must be {choice: [option, …]} with at least one option"))
-        return _BROKEN
+        return Broken(shown)
     if any(map(is_distribution, argument)):
         rule = "must not hold a bare distribution among its options"
         faults.append(Fault(key, shown, rule, "inside a mapping it may stand"))
-        return _BROKEN
+        return Broken(shown)
     known_faults = len(faults)
     options = tuple(_parse(option, key, faults) for option in argument)
     if len(faults) == known_faults and len({_identity(option) for option in options}) < len(
         options
     ):
         faults.append(Fault(key, shown, "must not name an option twice"))
-        return _BROKEN
+        return Broken(shown)
     return Choice(options)
 
 
@@ -172,10 +180,9 @@ def corners(node: Node) -> Iterator[Any]:
         for option in node.options:
             yield from corners(option)
     elif isinstance(node, Mapping):
-        sound = {key: child for key, child in node.items() if child is not _BROKEN}
-        first = {key: next(corners(child)) for key, child in sound.items()}
+        first = {key: next(corners(child)) for key, child in node.items()}
         yield first
-        for key, child in sound.items():
+        for key, child in node.items():
             for value in itertools.islice(corners(child), 1, None):
                 yield {**first, key: value}
     else:
@@ -247,4 +254,4 @@ def as_plain(node: Node) -> Any:
         return {"choice": [as_plain(option) for option in node.options]}
     if isinstance(node, Mapping):
         return {key: as_plain(child) for key, child in node.items()}
-    return node
+    return node.written if isinstance(node, Broken) else node

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from ticketsweep.config import (
     validate,
 )
 from ticketsweep.distributions import (
+    USE_UNIFORM,
+    Broken,
     Choice,
     Distribution,
     Label,
@@ -165,7 +168,24 @@ class SweepSpec:
 
 def load_space(path: Path, *, settings: Sequence[str] = (), name: str | None = None,
                samples: int | None = None) -> SweepSpec:  # fmt: skip
-    """A search space from a YAML file.
+    """A search space from a YAML file, with something in it to search.
+
+    Parameters and errors are those of `read_space`; a space without a distribution is an error too.
+    """
+    spec = read_space(path, settings=settings, name=name, samples=samples)
+    if not spec.distributions():
+        rule = "holds no distribution, so there is nothing to search"
+        remedy = (
+            f"run it with `ticketsweep trial {shlex.quote(str(path))}`, "
+            "or replace a value by {choice: [...]}"
+        )
+        raise ConfigError(spec.source, [Fault("file", MISSING, rule, remedy)])
+    return spec
+
+
+def read_space(path: Path, *, settings: Sequence[str] = (), name: str | None = None,
+               samples: int | None = None) -> SweepSpec:  # fmt: skip
+    """A space from a YAML file; one without a distribution is a single trial.
 
     Parameters
     ----------
@@ -237,10 +257,14 @@ def _parse_trial(raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, Node]
     value; no rule of a trial's settings ties two fields together, so nothing hides between.
     """
     sound = take_faults(raw, faults)
-    tree = parse_tree({} if sound is MISSING else sound, "", faults)
+    malformed: list[Fault] = []
+    tree = parse_tree({} if sound is MISSING else sound, "", malformed)
+    faults += map(_with_sound_remedy, malformed)
     nodes = dict(walk(tree, ""))
     for point in corners(tree):
         for fault in validate(TrialConfig, point):
+            if isinstance(fault.value, Broken):
+                continue
             node = nodes.get(fault.key)
             if isinstance(node, Uniform) and fault.rule == "must be a whole number":
                 fault = replace(fault, value=as_plain(node), remedy="use int")
@@ -252,6 +276,20 @@ def _parse_trial(raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, Node]
             rule = "must be the same kind of distribution in every option that has it"
             faults.append(Fault(key, as_plain(node), rule))
     return tree
+
+
+def _with_sound_remedy(fault: Fault) -> Fault:
+    """`fault`, without the advice to use uniform where the setting would refuse its ends too."""
+    if fault.remedy != USE_UNIFORM or not isinstance(fault.value, Mapping):
+        return fault
+    (ends,) = fault.value.values()
+    for end in ends:
+        trial: Any = float(end)
+        for part in reversed(fault.key.split(".")):
+            trial = {part: trial}
+        if any(found.key == fault.key for found in validate(TrialConfig, trial)):
+            return replace(fault, remedy="")
+    return fault
 
 
 def _each_once(faults: Sequence[Fault]) -> list[Fault]:
@@ -302,6 +340,8 @@ def _fewest_sharing_an_init(counts: Node) -> int:
     if isinstance(counts, Choice):
         return min(_fewest_sharing_an_init(option) for option in counts.options)
     default = Replicates()
+    if not isinstance(counts, Mapping):  # a fault that is reported by itself
+        return default.data * default.gate
     data, gate = (
         min((n for n in corners(counts.get(key, usual)) if isinstance(n, int)), default=usual)
         for key, usual in (("data", default.data), ("gate", default.gate))

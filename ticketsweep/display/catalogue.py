@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 
 from ticketsweep.config import TrialConfig
-from ticketsweep.display.figures import NONE, plural
-from ticketsweep.display.terminal import Column, table
+from ticketsweep.display.figures import NONE
+from ticketsweep.display.terminal import Column, table, tables
 from ticketsweep.errors import ConfigError
-from ticketsweep.space import SweepSpec, load_space
+from ticketsweep.space import SweepSpec, read_space
 
 
 def names_table(names: Mapping[str, str]) -> RenderableType:
@@ -25,8 +25,11 @@ def names_table(names: Mapping[str, str]) -> RenderableType:
     )
 
 
-def spaces_table(folder: Path) -> RenderableType:
-    """The search spaces of a folder: how much each runs, and its first comment line."""
+def spaces_table(console: Console, folder: Path) -> RenderableType:
+    """The search spaces of a folder: how much each runs, and its first comment line.
+
+    Where the console is too narrow for one table, what each is stands in a second one.
+    """
     files = sorted(folder.glob("*.yaml"))
     if not files:
         return f"no search space in ./{folder} (it has the files *.yaml)"
@@ -35,20 +38,21 @@ def spaces_table(folder: Path) -> RenderableType:
         _first_comment(file) if space else "has faults; run it to see them"
         for file, space in zip(files, spaces, strict=True)
     ]
-    return table(
+    return tables(
+        console,
+        [Column(f"in ./{folder}", [file.name for file in files], right=False, wrap=True)],
         [
-            Column("file", [str(file) for file in files], right=False),
             Column("trials", [_trials(each) for each in spaces]),
             Column("replicates\na trial", [_replicates(each) for each in spaces]),
-            Column("searches\nover", [_searched(each) for each in spaces]),
-            Column("what", what, right=False, wrap=True),
-        ]
+            Column("settings\nsearched", [_searched(each) for each in spaces]),
+        ],
+        [Column("what", what, right=False, wrap=True)],
     )
 
 
 def _load(file: Path) -> SweepSpec | None:
     try:
-        return load_space(file)
+        return read_space(file)
     except ConfigError:
         return None
 
@@ -70,7 +74,7 @@ def _replicates(space: SweepSpec | None) -> str:
 def _searched(space: SweepSpec | None) -> str:
     if space is None or not space.distributions():
         return NONE
-    return plural(len(space.distributions()), "setting")
+    return str(len(space.distributions()))
 
 
 def _first_comment(file: Path) -> str:
