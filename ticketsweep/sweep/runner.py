@@ -7,8 +7,7 @@ import datetime
 import json
 import math
 import os
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from ticketsweep.space import SweepSpec
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import remove_leftovers, write_sweep
+from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.stored import is_done
 from ticketsweep.sweep.tracking import Mode, tracker
@@ -97,8 +97,8 @@ def run_sweep(
     interrupted = False
     try:
         if queue.look_ahead():
-            with _terminable():
-                _run(spec, queue, datasets, storage, address, tracking, observer)
+            with Interrupts() as interrupts:
+                _run(spec, queue, datasets, storage, address, tracking, observer, interrupts)
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
@@ -116,6 +116,7 @@ def _run(
     address: str | None,
     tracking: Mode,
     observer: Observer,
+    interrupts: Interrupts,
 ) -> None:
     """Start or join Ray and let it run the queue's jobs."""
     observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
@@ -129,9 +130,10 @@ def _run(
     folder = storage.tracking_folder()
     with (
         connect(address, cpus=_local_cpus(), shared_bytes=shared) as cluster,
-        _terminable(),  # again: Ray sets a handler of its own
         tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
     ):
+        interrupts.install()
+        interrupts.check()
         places = _concurrency(spec, cluster, observer)
         observer.sweep_started(
             name=settings.name,
@@ -148,6 +150,7 @@ def _run(
             observer=observer,
             tracker=track,
             scratch=cluster.scratch,
+            check=interrupts.check,
         )
         observer.phase("stopping Ray")
 
@@ -255,21 +258,3 @@ def _concurrency(spec: SweepSpec, cluster: Cluster, observer: Observer) -> int:
 
 def _size(dataset: Dataset) -> int:
     return dataset.train_images.nbytes + dataset.test_images.nbytes
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, what schedulers and `kill` send, ends a sweep as cleanly as Ctrl-C."""
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where signals cannot be caught
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -31,6 +31,7 @@ def run_jobs(
     observer: Observer,
     tracker: Tracker,
     scratch: Path,
+    check: Callable[[], None],
 ) -> None:
     """Let Tune run jobs on the connected Ray until the queue has no more.
 
@@ -38,6 +39,7 @@ def run_jobs(
     ----------
     storage: URI or absolute path of the mask database, as every worker can open it.
     scratch: folder for Tune's own files, which nobody reads.
+    check: called many times a second; what it raises, but no `Exception`, comes out at once.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def run_jobs(
         sweep=settings.name,
         threads=max(1, int(resources.cpus)),
     )
-    fault = _Fault()
+    fault = _Fault(check)
     scheduler = _Scheduler(queue, observer, tracker, fault)
     tuner = tune.Tuner(
         tune.with_resources(worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
@@ -82,7 +84,8 @@ class _Fault(tune.Stopper):
     Raised inside Tune's loop, it would come out as text within an error of Tune's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self.error: Exception | None = None
 
     def guard(self, action: Callable[[], Any]) -> Any:
@@ -99,7 +102,8 @@ class _Fault(tune.Stopper):
         return self.error is not None
 
     def stop_all(self) -> bool:
-        """Whether to stop all."""
+        """Whether to stop all. Asked in every round of Tune's loop."""
+        self._check()
         return self.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
