@@ -180,6 +180,9 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
                                "(did you mean 'mnist'?)"),
         ({"dataset": "parquet:"}, "dataset must be a data set this version has, got 'parquet:' "
                                   "(did you mean 'parquet:DIR'?)"),
+        ({"dataset": {"parquet": None}}, "dataset must be text, got {parquet: null} "
+                                         "(write parquet:DIR, without a space)"),
+        ({"dataset": {"folder": "x"}}, "dataset must be text or a distribution, got {folder: 'x'}"),
         ({"seed": -1}, "seed must be >= 0, got -1 (root of every seed"),
         ({"dataset": "mnist:x"}, "dataset must be a data set this version has, got 'mnist:x'"),
         ({"data_root": ""}, "data_root must not be empty, got '' (folder of"),

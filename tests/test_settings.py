@@ -67,6 +67,24 @@ def test_keys_are_text_whatever_they_look_like(write):
     assert read_yaml(write("1: a\nnull: b\n'x y': c\n")) == {"1": "a", "null": "b", "x y": "c"}
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("spcae.yaml", "did you mean '{folder}/space.yaml'?"),
+        ("space", "did you mean '{folder}/space.yaml'?"),
+        ("zebra.yml", "`ticketsweep list spaces` shows those of ./search_spaces"),
+        ("none/space.yaml", "`ticketsweep list spaces` shows those of ./search_spaces"),
+    ],
+)
+def test_for_a_missing_file_one_of_a_similar_name_is_told(write, name: str, remedy: str):
+    folder = write("a: 1\n").parent
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(folder / name)
+    (fault,) = caught.value.faults
+    assert fault.rule == "cannot be read: No such file or directory"
+    assert fault.remedy == remedy.format(folder=folder)
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n"])
 def test_an_empty_file_is_an_empty_mapping(write, text: str):
     assert read_yaml(write(text)) == {}

@@ -226,6 +226,9 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> Fault:
     rule = _TYPES[kind]
     if model is TrialConfig and isinstance(value, Mapping) and len(value) == 1:
         word = str(next(iter(value)))
+        if key == "dataset" and any(name.startswith(f"{word}:") for name in DATASETS):
+            # `parquet:` and `parquet: DIR` are mappings in YAML.
+            return Fault(key, value, "must be text", f"write {word}:DIR, without a space")
         return Fault(key, value, f"{rule} or a distribution", did_you_mean(word, DISTRIBUTIONS))
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         remedy = f"write {value:.0f}"

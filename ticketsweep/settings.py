@@ -7,6 +7,7 @@ hand: what goes beyond that is refused, and reading stays quick whatever the tex
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,8 +60,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(source, [Fault("file", MISSING, f"cannot be read: {reason}")]) from None
+        rule = f"cannot be read: {error.strerror or error}"
+        remedy = _files_like(path) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(source, [Fault("file", MISSING, rule, remedy)]) from None
     if len(content) > _MAX_BYTES:
         rule = f"must be a settings file of at most {_MAX_BYTES // 1024} KiB"
         raise ConfigError(source, [Fault("file", MISSING, rule)])
@@ -78,6 +80,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(source, [Fault("file", raw, "must be a mapping of settings")])
     return raw
+
+
+def _files_like(path: Path) -> str:
+    """A settings file in the same folder with a name like `path`'s, else where files are listed."""
+    files = {file.stem: file for file in path.parent.glob("*.yaml")}
+    near = difflib.get_close_matches(path.stem, files, n=1)
+    if not near:
+        return "`ticketsweep list spaces` shows those of ./search_spaces"
+    return f"did you mean {str(files[near[0]])!r}?"
 
 
 def apply_settings(raw: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
