@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from ticketsweep.config import TrialConfig, parse_config
-from ticketsweep.errors import StorageError, UserError
+from ticketsweep.errors import DataError, StorageError, UserError
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import unpack_mask
 from ticketsweep.train.data import Dataset, load_dataset
-from ticketsweep.trial import Progress, TrialOutcome, identify, run_trial
+from ticketsweep.trial import Progress, TrialOutcome, identify, load_data, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +258,21 @@ def test_pruned_weights_are_trained_as_in_pretraining(digits: Dataset, storage: 
         finish(config, digits, storage, sweep=f"s{number}")
         masks.append(Database(storage).masks(f"s{number}")["digest"].to_pylist())
     assert masks[0] == masks[1] != masks[2]
+
+
+def test_the_data_lies_in_data_root_or_in_the_environments_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    monkeypatch.setenv("TICKETSWEEP_DATA", str(there))
+    for config, folder in [
+        (small(dataset="mnist", data_root=str(here)), here),
+        (small(dataset="mnist"), there),
+    ]:
+        with pytest.raises(DataError, match=f"must name a folder that exists, got '{folder}'"):
+            load_data(config)
+    assert list(tmp_path.iterdir()) == []
+    assert load_data(small(data_root=str(here))).name == "digits"  # which needs no folder
 
 
 def test_a_users_mistake_is_raised_and_not_stored(digits: Dataset, storage: Storage) -> None:

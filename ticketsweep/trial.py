@@ -72,8 +72,8 @@ def load_data(config: TrialConfig) -> Dataset:
     ------
     DataError: the data is missing or not in the layout it should have.
     """
-    root = config.data_root or os.environ.get("TICKETSWEEP_DATA") or "~/.cache/ticketsweep"
-    return load_dataset(config.dataset, data_root=Path(root).expanduser())
+    root = config.data_root or os.environ.get("TICKETSWEEP_DATA")
+    return load_dataset(config.dataset, data_root=Path(root) if root else None)
 
 
 def identify(config: TrialConfig, dataset: Dataset) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ticketsweep.errors import DataError
-from ticketsweep.train.data import Dataset, load_dataset, split_validation
+from ticketsweep.train.data import Dataset, check_sizes, load_dataset, split_validation
 
 NOWHERE = Path("/nonexistent")
 
@@ -79,6 +79,24 @@ def test_a_share_outside_zero_and_one_is_refused(share: float) -> None:
 def test_one_image_a_class_leaves_nothing_to_hold_out() -> None:
     with pytest.raises(DataError, match="two images"):
         split_validation(np.arange(5), share=0.5)
+
+
+def test_a_batch_is_at_most_what_is_trained_on() -> None:
+    sizes: dict[str, Any] = {"classes": 10, "key": "train.batch_size"}
+    check_sizes(trained_on=90, held_out=10, batch_size=90, **sizes)
+    with pytest.raises(DataError) as caught:
+        check_sizes(trained_on=90, held_out=10, batch_size=91, **sizes)
+    assert str(caught.value) == (
+        "train.batch_size must be <= 90, which is what validation leaves of 100 training images, "
+        "got 91 (lower train.batch_size)"
+    )
+    with pytest.raises(DataError, match=r"got 64 \(lower train.batch_size, or validation\)"):
+        check_sizes(trained_on=20, held_out=80, batch_size=64, **sizes)
+
+
+def test_a_validation_split_has_an_image_a_class_or_more() -> None:
+    with pytest.raises(DataError, match=r"got 9 of 99 training images for 10 classes \(raise val"):
+        check_sizes(trained_on=90, held_out=9, classes=10, batch_size=9, key="train.batch_size")
 
 
 # --- MNIST's own format -------------------------------------------------------------------------
@@ -148,6 +166,32 @@ def test_missing_files_without_a_network_end_in_one_message(
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert socket.getdefaulttimeout() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_does_not_exist_is_refused_and_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / "mistyped"
+    with pytest.raises(DataError, match=r"data_root .* must name a folder that exists, got '/.*'"):
+        load_dataset("mnist", data_root=folder)
+    assert not folder.exists()
+    with pytest.raises(DataError, match="got '~nobody-of-that-name/x'"):
+        load_dataset("mnist", data_root=Path("~nobody-of-that-name/x"))
+
+
+def test_the_users_cache_is_made_for_a_download_and_not_left_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_kind: object, root: Path, **_options: object) -> None:
+        seen.append((root, (root / "MNIST" / "raw").is_dir()))
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    seen: list[tuple[Path, bool]] = []
+    monkeypatch.setattr("torchvision.datasets.MNIST.__init__", fail)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match="the download failed: Error downloading"):
+        load_dataset("mnist", data_root=None)
+    assert seen == [(tmp_path / ".cache" / "ticketsweep", True)]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_real_mnist_is_read_from_its_archives(real_data: Path) -> None:
@@ -226,12 +270,19 @@ def test_the_digest_follows_the_content_and_not_the_folder(tmp_path: Path) -> No
     assert load(tmp_path / "a").digest != here.digest
 
 
-def test_one_colour_image_makes_the_set_colour(tmp_path: Path) -> None:
-    write_splits(tmp_path)
-    write(tmp_path / "train-1.parquet", [png(pictures(1, (5, 4, 3), seed=1)[0])], [0])
-    images = load(tmp_path).train_images
-    assert images.shape == (7, 3, 5, 4)
-    assert np.array_equal(images[0, 0], images[0, 2])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("train-1", "got grey where {}/train-00000-of-00001.parquet, row 0 is in colour"),
+        ("train-0", "train-00000-of-00001.parquet, row 0: .* got in colour where {}/train-0.parq"),
+        ("test-1", "test-1.parquet, row 0: all images must be all grey or all in colour, got grey"),
+    ],
+)
+def test_grey_and_colour_images_do_not_go_together(tmp_path: Path, file: str, message: str) -> None:
+    write_splits(tmp_path, (5, 4, 3))
+    write(tmp_path / f"{file}.parquet", [GOOD], [0])
+    with pytest.raises(DataError, match=message.format(tmp_path)):
+        load(tmp_path)
 
 
 def test_validation_stands_in_for_a_missing_test_split(tmp_path: Path) -> None:
@@ -251,7 +302,8 @@ NOISE = png(pictures(1, (40, 40), seed=0)[0])
             [GOOD, b"not an image"],
             [0, 1],
             {},
-            r"train\.parquet, row 1: the image cannot be decoded",
+            r"^dataset parquet:/.*train\.parquet, row 1: the image cannot be decoded: it is in no "
+            "format that Pillow knows$",
         ),
         ([GOOD, NOISE[:99]], [0, 1], {}, r"train\.parquet, row 1: the image cannot be decoded"),
         ([GOOD, None], [0, 1], {}, r"train\.parquet, row 1: the image must have bytes, got null"),

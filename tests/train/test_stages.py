@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ticketsweep.errors import TrialFailure
+from ticketsweep.errors import DataError, TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed, replicate_plan
 from ticketsweep.train import stages
 from ticketsweep.train.data import Dataset, load_dataset, split_validation
@@ -214,9 +214,13 @@ def test_the_test_split_changes_nothing_but_the_test_figure(blobs: Dataset) -> N
     assert not np.array_equal(first.strong_accuracy, other.strong_accuracy)
 
 
-def test_a_batch_larger_than_the_data_works(blobs: Dataset) -> None:
-    points, _ = find(blobs, train=dataclasses.replace(TRAIN, batch_size=1000, steps=2))
-    assert np.isfinite(points[-1].loss).all()
+def test_a_batch_larger_than_the_data_is_refused(blobs: Dataset) -> None:
+    with pytest.raises(DataError, match=r"train\.batch_size must be <= 320, .* got 1000"):
+        find(blobs, train=dataclasses.replace(TRAIN, batch_size=1000))
+    large = dataclasses.replace(PRETRAIN, batch_size=321)
+    with pytest.raises(DataError, match=r"pretrain\.batch_size must be <= 320, .* got 321"):
+        find(blobs, rewind_step=1, pretrain=large)
+    find(blobs, pretrain=large, train=dataclasses.replace(TRAIN, batch_size=320, steps=1))
 
 
 def test_a_stronger_penalty_keeps_fewer_gates(blobs: Dataset) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import os
 import shutil
 import socket
 import sys
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from ticketsweep.errors import DataError, did_you_mean
 from ticketsweep.seeds import derive_seed
 
+CACHE = "~/.cache/ticketsweep"
 DOWNLOAD_TIMEOUT = 8.0  # seconds without an answer: a machine without a network must not hang
 
 
@@ -63,13 +65,14 @@ class Split:
     labels: NDArray[np.int64]
 
 
-def load_dataset(name: str, *, data_root: Path) -> Dataset:
+def load_dataset(name: str, *, data_root: Path | None) -> Dataset:
     """Load a data set by its configuration name.
 
     Parameters
     ----------
     name: a key of `LOADERS`, or `parquet:DIR` (a relative DIR is relative to the working folder).
-    data_root: where torchvision's data sets lie, or are downloaded to.
+    data_root: the folder where torchvision's data sets lie, or are downloaded to; it must exist.
+        None for the user's cache, which is made where something is downloaded.
 
     Raises
     ------
@@ -78,7 +81,10 @@ def load_dataset(name: str, *, data_root: Path) -> Dataset:
     if name.startswith("parquet:"):
         from ticketsweep.train.parquet import read_parquet_folder
 
-        train, test = read_parquet_folder(Path(name.removeprefix("parquet:")).expanduser())
+        try:
+            train, test = read_parquet_folder(_expanded(name.removeprefix("parquet:")))
+        except DataError as error:
+            raise DataError(f"dataset {name}: {error}") from error
     elif name in LOADERS:
         train, test = LOADERS[name](data_root)
     else:
@@ -106,6 +112,31 @@ def split_validation(
     return _stratified(labels, share=share, seed=derive_seed(0, "validation-split"))
 
 
+def check_sizes(*, trained_on: int, held_out: int, classes: int, batch_size: int, key: str) -> None:
+    """Refuse sizes that would make a trial meaningless.
+
+    Parameters
+    ----------
+    trained_on, held_out: images of the two parts of the training split.
+    batch_size, key: images a step, and the setting that says so.
+
+    Raises
+    ------
+    DataError: a batch would repeat images, or the validation split cannot hold every class.
+    """
+    of = f"{trained_on + held_out} training images"
+    if batch_size > trained_on:
+        raise DataError(
+            f"{key} must be <= {trained_on}, which is what validation leaves of {of}, got "
+            f"{batch_size} (lower {key}{', or validation' if held_out > trained_on else ''})"
+        )
+    if held_out < classes:
+        raise DataError(
+            f"validation must hold out an image a class or more, got {held_out} of {of} for "
+            f"{classes} classes (raise validation)"
+        )
+
+
 def _stratified(
     labels: NDArray[np.int64], *, share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -128,7 +159,7 @@ def _stratified(
     return np.sort(kept).astype(np.int64), np.sort(held).astype(np.int64)
 
 
-def _digits(_data_root: Path) -> tuple[Split, Split]:
+def _digits(_data_root: Path | None) -> tuple[Split, Split]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -138,27 +169,33 @@ def _digits(_data_root: Path) -> tuple[Split, Split]:
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 
-def _mnist(data_root: Path) -> tuple[Split, Split]:
+def _mnist(data_root: Path | None) -> tuple[Split, Split]:
     from torchvision.datasets import MNIST
 
     return _torchvision_idx(MNIST, data_root)
 
 
-def _fashion_mnist(data_root: Path) -> tuple[Split, Split]:
+def _fashion_mnist(data_root: Path | None) -> tuple[Split, Split]:
     from torchvision.datasets import FashionMNIST
 
     return _torchvision_idx(FashionMNIST, data_root)
 
 
-LOADERS: dict[str, Callable[[Path], tuple[Split, Split]]] = {
+LOADERS: dict[str, Callable[[Path | None], tuple[Split, Split]]] = {
     "digits": _digits,
     "mnist": _mnist,
     "fashion-mnist": _fashion_mnist,
 }
 
 
-def _torchvision_idx(kind: type, data_root: Path) -> tuple[Split, Split]:
+def _torchvision_idx(kind: type, given: Path | None) -> tuple[Split, Split]:
     """Read MNIST or a data set in its format: unpacked files, else .gz files, else a download."""
+    data_root = _expanded(given or CACHE)
+    if given is not None and not data_root.is_dir():
+        raise DataError(
+            f"data_root (or $TICKETSWEEP_DATA) must name a folder that exists, got {str(given)!r} "
+            f"(correct it, or make the folder to have {kind.__name__} downloaded into it)"
+        )
     folder = data_root / kind.__name__ / "raw"
     archives = [folder / name for name, _ in kind.resources]  # type: ignore[attr-defined]
     with contextlib.ExitStack() as stack:
@@ -197,10 +234,19 @@ def _unpack(archives: list[Path], folder: Path) -> None:
             ) from error
 
 
+def _expanded(path: str | Path) -> Path:
+    # Not Path.expanduser, which raises where there is no such user, or no home.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def _download(kind: type, data_root: Path) -> None:
     try:
         # torchvision prints its progress; stdout is for the command's own data.
-        with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(sys.stderr):
+        with (
+            _without_empty_folders(data_root / kind.__name__ / "raw"),
+            _socket_timeout(DOWNLOAD_TIMEOUT),
+            contextlib.redirect_stdout(sys.stderr),
+        ):
             kind(data_root, download=True)
     except (OSError, RuntimeError) as error:
         words = str(error).split() or [type(error).__name__]
@@ -210,6 +256,19 @@ def _download(kind: type, data_root: Path) -> None:
             f"the download failed: {reason} (set data_root or $TICKETSWEEP_DATA to a folder that "
             "has them, plain or as .gz, or run once where there is a network)"
         ) from error
+
+
+@contextlib.contextmanager
+def _without_empty_folders(folder: Path) -> Iterator[None]:
+    """Make the folder, and remove again what of it was not there before and stays empty."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):  # it holds something
+                place.rmdir()
 
 
 @contextlib.contextmanager
@@ -225,22 +284,22 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def _checked(name: str, train: Split, test: Split) -> Dataset:
     for label, split in (("training", train), ("test", test)):
         if len(split.labels) == 0:
-            raise DataError(f"{name}: the {label} split must have images, got none")
+            raise DataError(f"dataset {name}: the {label} split must have images, got none")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"{name}: all images must have one shape (channels, height, width), got "
+            f"dataset {name}: all images must have one shape (channels, height, width), got "
             f"{train.images.shape[1:]} for training and {test.images.shape[1:]} for test"
         )
     present = np.unique(train.labels)
     classes = len(present)
     if present[0] != 0 or present[-1] != classes - 1:
         raise DataError(
-            f"{name}: training labels must be 0..K-1, each of them present, got {classes} "
+            f"dataset {name}: training labels must be 0..K-1, each of them present, got {classes} "
             f"different ones from {present[0]} to {present[-1]} (number the classes from 0)"
         )
     if test.labels.min() < 0 or test.labels.max() >= classes:
         raise DataError(
-            f"{name}: test labels must be among the training labels 0..{classes - 1}, got "
+            f"dataset {name}: test labels must be among the training labels 0..{classes - 1}, got "
             f"{test.labels.min()} to {test.labels.max()} (is it a split without labels?)"
         )
     train, test = (

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ticketsweep.errors import DataError
 from ticketsweep.train.data import Split
@@ -30,7 +30,7 @@ def read_parquet_folder(folder: Path) -> tuple[Split, Split]:
     The folder, or `data/` in it, holds `train*.parquet` and `test*.parquet` (without the latter,
     `validation*.parquet` or `valid*.parquet`). A file has a column `image` or `img` of type
     `struct<bytes: binary, path: string>` and an integer column `label` or `fine_label`. Images are
-    8 bits a channel and of one size; they stay grey if all of them are, else all become RGB.
+    8 bits a channel and of one size, and all of them grey or all of them in colour (then RGB).
 
     Returns
     -------
@@ -42,14 +42,13 @@ def read_parquet_folder(folder: Path) -> tuple[Split, Split]:
         file and row.
     """
     if not folder.is_dir():
-        raise DataError(f"dataset: parquet:DIR must name a folder, got {str(folder)!r}")
+        raise DataError(f"DIR must name a folder that exists, got {str(folder)!r}")
     train = _files(folder, ("train",))
     test = _files(folder, TEST_PREFIXES)
     images, labels = zip(*(_read(files) for files in (train, test)), strict=True)
-    channels = 1 if all(image.ndim == 2 for split in images for image in split) else 3
-    first = images[0][0].shape[:2]
+    first, (path, row) = images[0][0], _place(train, 0)
     stacked = [
-        _stack(split, files, channels, first)
+        _stack(split, files, first, f"{path}, row {row}")
         for split, files in zip(images, (train, test), strict=True)
     ]
     return Split(stacked[0], labels[0]), Split(stacked[1], labels[1])
@@ -127,25 +126,41 @@ def _decode(encoded: bytes | None, path: Path, row: int) -> NDArray[np.uint8]:
             if image.mode in COLOUR_MODES:
                 return np.asarray(image.convert("RGB"))
             mode = image.mode
+    except UnidentifiedImageError:  # whose text is an address in memory
+        raise DataError(
+            f"{path}, row {row}: the image cannot be decoded: it is in no format that Pillow knows"
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}, row {row}: the image cannot be decoded: {error}") from error
     raise DataError(f"{path}, row {row}: images must have 8 bits a channel, got mode {mode}")
 
 
 def _stack(
-    images: list[NDArray[np.uint8]], files: list[Path], channels: int, size: tuple[int, ...]
+    images: list[NDArray[np.uint8]], files: list[Path], first: NDArray[np.uint8], place: str
 ) -> NDArray[np.uint8]:
-    """uint8 (N, channels, H, W) of images that must all have `size`."""
-    stacked = np.empty((len(images), channels, *size), dtype=np.uint8)
+    """uint8 (N, C, H, W) of images that must be like `first`, which lies at `place`."""
+    channels = 1 if first.ndim == 2 else first.shape[2]
+    stacked = np.empty((len(images), channels, *first.shape[:2]), dtype=np.uint8)
     for at, image in enumerate(images):
-        if image.shape[:2] != size:
+        if image.shape != first.shape:
             path, row = _place(files, at)
+            rule, got, wanted = "be all grey or all in colour", _mode(image), _mode(first)
+            if got == wanted:
+                rule, got, wanted = "have one size", _size(image), _size(first)
             raise DataError(
-                f"{path}, row {row}: all images must have one size, got {image.shape[1]}x"
-                f"{image.shape[0]} where the first is {size[1]}x{size[0]} (width x height)"
+                f"{path}, row {row}: all images must {rule}, got {got} where {place} is {wanted} "
+                "(convert one to the other)"
             )
         stacked[at] = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
     return stacked
+
+
+def _mode(image: NDArray[np.uint8]) -> str:
+    return "grey" if image.ndim == 2 else "in colour"
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]} (width x height)"
 
 
 def _place(files: list[Path], at: int) -> tuple[Path, int]:

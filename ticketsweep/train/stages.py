@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed
-from ticketsweep.train.data import Dataset, split_validation
+from ticketsweep.train.data import Dataset, check_sizes, split_validation
 from ticketsweep.train.gates.interface import Family
 from ticketsweep.train.loop import (
     BatchOrder,
@@ -158,13 +158,24 @@ def find_tickets(
     Raises
     ------
     TrialFailure: a replicate's loss or weights became infinite or NaN.
-    DataError: the training split is too small to hold out a validation split.
+    DataError: the training split is too small for a batch beside a validation split.
     ModelError: the model has no prunable parameter, or `weight_init` is unknown.
     """
     place = torch.device(device)
     layout = Layout.of(model)
     packed = PackedModel(model, layout)
     rows, held_out = split_validation(dataset.train_labels, share=validation)
+    drawn_batches = {"train.batch_size": train.batch_size}
+    if rewind_step:
+        drawn_batches["pretrain.batch_size"] = pretrain.batch_size
+    for key, batch_size in drawn_batches.items():
+        check_sizes(
+            trained_on=len(rows),
+            held_out=len(held_out),
+            classes=dataset.classes,
+            batch_size=batch_size,
+            key=key,
+        )
     images, test = _resident(dataset, rows, place)
     train_rows, validation_rows = as_tensor(rows, place), as_tensor(held_out, place)
 
