@@ -41,6 +41,8 @@ def test_a_file_in_the_way_is_one_message(tmp_path):
         with pytest.raises(StorageError, match=r"cannot be written to: .*--storage") as caught:
             Storage.open(str(tmp_path / uri), create=True)
         assert "\n" not in str(caught.value)
+        assert "sweeps': Not a directory (name another" in str(caught.value)
+        assert "rrno" not in str(caught.value)
 
 
 def test_creating_leaves_empty_folders_and_no_probe(storage):

@@ -194,8 +194,25 @@ def _snapshot(folder) -> dict[str, bytes]:
     ("query", "message"),
     [
         ("selec 1", "syntax error"),
-        ("select * from mask", "mask does not exist.*Did you mean"),
-        ("select layr from masks", "layr.*layer"),
+        (
+            "select * from mask",
+            r'mask does not exist! Did you mean "masks"\? '
+            r"\(the views are sweeps, trials, replicates, masks, curves\)$",
+        ),
+        ("select * from attribute", r"attribute does not exist! \(the views are sweeps"),
+        (
+            "select layr from masks",
+            r'no column "layr" in what the query selects from; nearest: "layer", "layer_index", '
+            r'"sparsity" \(masks has sweep, trial_id, .*, digest\)$',
+        ),
+        ("select m.layr from masks m", r'named "layr" \(masks has sweep, trial_id, '),
+        ("select zzz from masks join trials using (trial_id)", r'"zzz" in .*; nearest: "size"$'),
+        ("", r"^the query is empty"),
+        ("-- nothing", r"^the query is empty"),
+        (
+            "select mask_jaccard(a.bits, b.bits) from masks a join masks b using (trial_id)",
+            r"different sizes \(mask_\* needs masks of the same layer: join on layer\)$",
+        ),
         ("select 'a'::int from masks", "Could not convert"),
         ("select error('mine') from masks", "mine"),
     ],

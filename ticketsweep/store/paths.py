@@ -28,6 +28,7 @@ _RETRY_LIMIT = "retry_limit_seconds"
 _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
+_TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
 
 
@@ -258,5 +259,10 @@ def this_host() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error says, on one line; Arrow says the number of an operating system's error twice.
+
+    Of "[Errno 13] Cannot create directory '/x'. Detail: [errno 13] Permission denied", the reason
+    stays, and what could not be done.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _TWICE.sub(r"\g<what>: \g<reason>", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,6 +63,8 @@ def check_query(query: str) -> None:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
         raise QueryError(_one_line(error)) from error
+    if not statements:
+        raise QueryError("the query is empty (write one SELECT)")
     if len(statements) != 1:
         raise QueryError(f"a query must be one statement, got {len(statements)}")
     if statements[0].type not in _ALLOWED:
@@ -91,9 +94,9 @@ def run_query(query: str, tables: Mapping[Table, ds.Dataset | pa.Table]) -> pa.T
         try:
             return _interruptible(connection, query)
         except _OF_THE_QUERY as error:
-            raise QueryError(_one_line(error)) from error
+            raise QueryError(_explained(error, query)) from error
         except duckdb.Error as error:
-            raise ScanError(_one_line(error)) from error
+            raise ScanError(_explained(error, query)) from error
 
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
@@ -115,6 +118,41 @@ def mentioned_tables(query: str) -> tuple[Table, ...]:
     text = query.lower()
     found = tuple(table for table in SCHEMAS if table in text)
     return found or tuple(SCHEMAS)
+
+
+_UNKNOWN_TABLE = re.compile(r"Table with name .+ does not exist")
+_UNKNOWN_COLUMN = re.compile(
+    r"Binder Error: Referenced column (?P<name>\".+\") not found in FROM clause!"
+    r"(?: Candidate bindings: (?P<near>.+))?"
+)
+_UNKNOWN_COLUMN_OF = re.compile(r'Values list ".+" does not have a column named')
+_UNEQUAL_BITS = re.compile(r"Invalid Input Error: Cannot (AND|OR|XOR) bit strings of different")
+
+
+def _explained(error: duckdb.Error, query: str) -> str:
+    """What DuckDB says on one line, with what the database has in place of what it lacks."""
+    message = _one_line(error)
+    if _UNKNOWN_TABLE.search(message):
+        what, _, near = message.partition(" Did you mean ")
+        own = near.strip('"?') in SCHEMAS  # DuckDB would as soon name one of its own tables
+        return f"{message if own else what} (the views are {', '.join(SCHEMAS)})"
+    if _UNEQUAL_BITS.match(message):
+        return f"{message} (mask_* needs masks of the same layer: join on layer)"
+    if found := _UNKNOWN_COLUMN.fullmatch(message):
+        near = found["near"]
+        message = f"Binder Error: there is no column {found['name']} in what the query selects from"
+        return f"{message}{f'; nearest: {near}' if near else ''}{_columns(query)}"
+    if _UNKNOWN_COLUMN_OF.search(message):
+        return f"{message}{_columns(query)}"
+    return message
+
+
+def _columns(query: str) -> str:
+    """The columns of the view that a query names, if it names but one."""
+    named = mentioned_tables(query)
+    if len(named) != 1:
+        return ""
+    return f" ({named[0]} has {', '.join(SCHEMAS[named[0]].names)})"
 
 
 def _one_line(error: duckdb.Error) -> str:
