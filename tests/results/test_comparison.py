@@ -82,6 +82,18 @@ def test_a_trial_whose_masks_are_gone_is_named_and_the_others_are_compared(
     assert any("aa" in warning for warning in database.warnings)
 
 
+def test_an_average_over_unlike_trials_is_named_unless_they_are_kept_apart(database, store_trial):
+    store_trial("aa", dataset="digits", model="fc-4")
+    store_trial("bb", dataset="digits", model="fc-8")
+    rows = database.trials().to_pylist()
+    said = []
+    stability_by(database, rows, keys=[], layer=None, warn=said.append)
+    (warning,) = said
+    assert "more than one model (fc-4, fc-8)" in warning
+    stability_by(database, rows, keys=["model"], layer=None, warn=pytest.fail)
+    stability_by(database, rows[:1], keys=[], layer=None, warn=pytest.fail)
+
+
 def test_a_trial_is_named_by_the_beginning_of_its_id():
     rows = [{"trial_id": "abc1"}, {"trial_id": "abd2"}]
     assert trial_named(rows, "abc") is rows[0]

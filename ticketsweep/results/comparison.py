@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ticketsweep.analysis.stability import ALL_LAYERS, LayerBits, Seeds, Stability, sweep_stability
+from ticketsweep.analysis.stability import (
+    ALL_LAYERS,
+    LayerBits,
+    Seeds,
+    Stability,
+    StabilityRow,
+    sweep_stability,
+)
 from ticketsweep.errors import UserError, did_you_mean
 from ticketsweep.results.rows import Row, config_of, dotted_keys, finite_number, setting_of
 from ticketsweep.store.database import Database
 
 Group = tuple[object, ...]
+_PROBLEM = ("dataset", "model")  # averaged over several of these, figures say little
 _NOT_KEYS = frozenset({"config", "metrics", "search", "error"})  # they group nothing
 
 
@@ -36,13 +45,18 @@ def stability_by(
     trials: rows of `trials`, at least one, all of one sweep.
     keys: columns of `trials`, or dotted settings; without any, all trials are one group.
     layer: looks at one layer alone.
-    warn: told of each trial that had to be left out.
+    warn: told of each trial that had to be left out, and where unlike trials are averaged.
 
     Raises
     ------
     UserError: a key or a layer that none of the trials has.
     """
     groups = _groups(trials, keys)
+    for name, values in _averaged_over(trials, groups):
+        warn(
+            f"averaged over trials of more than one {name} ({', '.join(values)}): "
+            f"--by {name} keeps them apart, --trial ID looks at one trial"
+        )
     sweep = str(trials[0]["sweep"])
     seeds = _seeds_by_trial(database.replicates(sweep=sweep))
 
@@ -63,6 +77,30 @@ def stability_by(
     if layer is not None:  # pooled over the one layer, the figures are the same
         found = {group: _without_pooled(each) for group, each in found.items()}
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def figures_of_agreement(row: StabilityRow) -> dict[str, Any]:
+    """What a row says, as plain values for JSON and CSV.
+
+    Its `z` is left out: it takes a layer's gates for independent, so it grows with the layer and
+    reads as a certainty that a few seeds cannot give.
+    """
+    figures = asdict(row)
+    del figures["z"]
+    return figures
+
+
+def _averaged_over(
+    trials: Sequence[Row], groups: Sequence[Group]
+) -> Iterator[tuple[str, list[str]]]:
+    """Names of what trials of one group differ in though they should not, with the values."""
+    for name in _PROBLEM:
+        found: dict[Group, set[str]] = {}
+        for row, group in zip(trials, groups, strict=True):
+            found.setdefault(group, set()).add(str(row[name]))
+        several = [values for values in found.values() if len(values) > 1]
+        if several:
+            yield name, sorted(set().union(*several))
 
 
 def _without_pooled(stability: Stability) -> Stability:
