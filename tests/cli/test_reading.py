@@ -47,7 +47,7 @@ def test_the_storage_is_named_by_the_environment_too(command, stored, monkeypatc
         (["stability", "single", "--layer", "nothing"], "fc1.weight"),
         (["stability", "single", "--trial", "nothing"], "begins the id of none"),
         (["status", "nothing"], "known: single"),
-        (["list", "nothing"], "'sweeps'"),
+        (["list", "nothing"], "'what': 'nothing' is not one of 'sweeps'"),
         (["frobnicate"], "No such command"),
     ],
 )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ticketsweep import __version__
 from ticketsweep.cli.notes import note
@@ -57,11 +58,40 @@ def _options(
     """Find winning lottery tickets, and learn whether another seed finds the same ones."""
 
 
+_RULES = {"int_parsing": "must be a whole number"}
+
+
+class _Command(TyperCommand):
+    """A command that refuses an option's value in words of its own, not in pydantic's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does it; the context is Click's, or that of Typer's own copy of Click."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            message = _refusal(error.__cause__)
+            if message is None:
+                raise
+            raise typer.BadParameter(message, ctx=error.ctx, param=error.param) from None
+
+
+def _refusal(cause: BaseException | None) -> str | None:
+    """Rule and value of the first fault that pydantic found; None for another cause."""
+    faults = getattr(cause, "errors", None)
+    if faults is None:
+        return None
+    fault = faults()[0]
+    rule: str = _RULES.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+    value = repr(fault["input"])
+    return rule if value in rule else f"{rule}, got {value}"
+
+
 def _examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  ticketsweep {line}" for line in lines)])
 
 
 app.command(
+    cls=_Command,
     short_help="Run a sweep, or go on with one.",
     epilog=_examples(
         "run search_spaces/quickstart.yaml",
@@ -69,27 +99,32 @@ app.command(
     ),
 )(run)
 app.command(
+    cls=_Command,
     epilog=_examples(
         "trial --set gate.l0_strength=2 --set train.steps=500", "trial best.yaml --format json"
-    )
+    ),
 )(trial)
 app.command(
+    cls=_Command,
     short_help="Show how far sweeps have come.",
     epilog=_examples("status", "status quickstart"),
 )(status)
 app.command(
     "list",
+    cls=_Command,
     short_help="List sweeps, search spaces, models, data sets or gates.",
     epilog=_examples("list models", "list sweeps"),
 )(list_)
 app.command(
+    cls=_Command,
     epilog=_examples(
         'query "select layer, avg(kept * 1.0 / size) from masks group by layer"',
         'query "select * from trials" --format json',
         'query "select * from masks" --out masks.parquet',
-    )
+    ),
 )(query)
 app.command(
+    cls=_Command,
     short_help="Show how far the tickets of a sweep agree.",
     epilog=_examples(
         "stability quickstart",
