@@ -137,7 +137,7 @@ def test_a_sweep_runs_is_continued_and_tells_everything_as_json(tmp_path):
     second = ticketsweep(*line, folder=tmp_path)
     read = json.loads(second.stdout)
     assert len({trial["trial_id"] for trial in read["trials"]}) == 3
-    assert "resuming: 1 of 3 trials is already stored" in second.stderr
+    assert "resuming: 1 of 3 trials already stored" in second.stderr
     assert "3 of 3 trials done" in second.stderr
     third = ticketsweep("run", "space.yaml", "--wandb", "off", folder=tmp_path)
     assert third.returncode == 0
@@ -155,12 +155,17 @@ def test_interrupting_a_sweep_says_how_to_go_on(tmp_path):
         [*TICKETSWEEP, "run", "space.yaml", "--wandb", "off"],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert "small: 3 trials" in process.stderr.readline()
+        while "small: 3 trials" not in (line := process.stderr.readline()):
+            assert line.startswith(("loading", "starting"))
         time.sleep(3)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "run the same line again:\n  ticketsweep run space.yaml --wandb off" in err
+    assert (
+        "interrupted. To go on, run the same line again:\n  ticketsweep run space.yaml --wandb off"
+        in err
+    )
     assert "Traceback" not in err
     assert "0 of 3 trials complete" in out
+    assert "ticketsweep stability" not in out
     assert not list(Path(tmp_path, "ticketsweep-storage", "trials").rglob("*.parquet"))

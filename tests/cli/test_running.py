@@ -26,6 +26,8 @@ def test_a_trial_prints_its_figures_and_is_not_trained_twice(command):
     assert "nothing was trained" in again.out
     assert again.err == ""
     assert again.out.splitlines()[2:] == first.out.splitlines()[2:]
+    assert re.search(r"gates expected open \d", first.err)
+    assert re.search(r"ticketsweep stability single --trial [0-9a-f]{8}\n", first.out)
 
 
 def test_a_trial_as_json_is_one_document(command, tmp_path):
@@ -58,9 +60,10 @@ BAD = {
     "an unknown data set": ("dataset: minst", [], "must be a data set"),
     "no replicates": ("replicates: {init: 0}", [], "replicates.init must be >= 1"),
     "a name with a slash": (SPACE, ["--name", "a/b"], "sweep.name must be"),
+    "samples that are no number": (SPACE, ["--samples", "x"], "must be a whole number, got 'x'"),
     "no samples": (SPACE, ["--samples", "0"], "sweep.samples must be >= 1"),
     "a setting without a value": (SPACE, ["--set", "seed"], "must look like KEY=VALUE"),
-    "an unknown choice": (SPACE, ["--wandb", "maybe"], "'offline'"),
+    "an unknown choice": (SPACE, ["--wandb", "maybe"], "'--wandb': 'maybe' is not one of"),
     "a missing file": (None, [], "cannot be read"),
     "a file for a storage": (SPACE, ["--storage", "space.yaml"], "cannot be written to"),
     "an unknown kind of storage": (SPACE, ["--storage", "ftp://x"], "file://, s3:// or gs://"),

@@ -43,9 +43,9 @@ def console(*, terminal=False, width=80, height=24):
     )
 
 
-def state(**begun):
+def state(*, possible=100, **begun):
     clock = Clock()
-    made = SweepState(AIMS, [], clock)
+    made = SweepState(AIMS, [], possible, clock)
     made.begun(**{"name": "s", "samples": 10, "stored": 0, "concurrency": 2, **begun})
     return made, clock
 
@@ -70,13 +70,29 @@ def test_a_trial_tried_again_is_no_longer_a_failed_one():
     sweep.finished("a", row("a", status="failed"))
     assert (sweep.done, sweep.failed) == (0, 1)
     sweep.started("a", steps=10)
-    assert sweep.counts() == "0 of 10 trials done, 1 running"
+    assert (sweep.done, sweep.failed) == (0, 0)
     sweep.finished("a", row("a"))
     assert (sweep.done, sweep.failed) == (1, 0)
 
 
+def test_a_space_with_fewer_configurations_than_were_asked_for_leaves_no_time_at_its_end():
+    sweep, clock = state(samples=10, possible=2)
+    for name in "ab":
+        sweep.started(name, steps=10)
+        clock.now += 60
+        sweep.finished(name, row(name))
+        assert sweep.left == (pytest.approx(60) if name == "a" else None)
+    assert sweep.counts() == "2 of 10 trials done"
+
+
+def test_more_trials_than_were_asked_for_are_never_a_part_of_fewer():
+    sweep, _ = state(samples=2, stored=4)
+    assert sweep.counts() == "4 trials done (2 asked for)"
+    assert "resuming: 4 trials already stored (2 asked for)" in sweep.opening()
+
+
 def test_trials_of_earlier_runs_count_among_the_best():
-    sweep = SweepState(AIMS, [row("earlier", accuracy=0.95)], Clock())
+    sweep = SweepState(AIMS, [row("earlier", accuracy=0.95)], 10, Clock())
     sweep.finished("a", row("a", accuracy=0.9))
     assert sweep.best() == ["val_accuracy 95.00 % (trial earlier)"]
 
@@ -96,25 +112,35 @@ def run_ten(observer, *, failing=()):
 
 def test_a_log_has_a_line_for_the_start_each_tenth_and_each_failure():
     out = console()
-    display = sweep_display(out, AIMS, [])
+    display = sweep_display(out, AIMS, [], possible=100)
     assert isinstance(display, LoggedSweep)
     run_ten(display, failing=(3,))
     lines = out.file.getvalue().splitlines()
-    assert lines[0] == "s: 100 trials, 2 at a time; resuming: 50 of 100 trials are already stored"
-    assert lines[1] == "trial 3 failed: NaN"
-    assert [line.split(" of")[0] for line in lines[2:]] == [f"s: {n}" for n in (60, 70, 80, 90)]
+    assert lines[0] == "starting Ray"
+    assert lines[1] == "s: 100 trials, 2 at a time; resuming: 50 of 100 trials already stored"
+    assert lines[2] == "trial 3 failed: NaN"
+    assert [line.split(" of")[0] for line in lines[3:]] == [f"s: {n}" for n in (60, 70, 80, 90)]
     assert "1 failed" in lines[-1]
+    assert "running" not in out.file.getvalue()  # counted between two trials, it says too little
+
+
+def test_a_log_tells_each_phase_once():
+    out = console()
+    display = sweep_display(out, AIMS, [], possible=100)
+    for phase in ("loading digits", "starting Ray", "loading digits"):
+        display.phase(phase)
+    assert out.file.getvalue().splitlines() == ["loading digits", "starting Ray"]
 
 
 def test_nothing_moves_where_the_output_is_no_terminal():
     out = console()
-    run_ten(sweep_display(out, AIMS, []))
+    run_ten(sweep_display(out, AIMS, [], possible=100))
     assert "\x1b" not in out.file.getvalue()
 
 
 def test_a_terminal_shows_counts_bars_and_the_best_and_failures_stay():
     out = console(terminal=True)
-    display = sweep_display(out, AIMS, [])
+    display = sweep_display(out, AIMS, [], possible=100)
     assert isinstance(display, LiveSweep)
     run_ten(display, failing=(3,))
     text = out.file.getvalue()
@@ -124,16 +150,16 @@ def test_a_terminal_shows_counts_bars_and_the_best_and_failures_stay():
     shown = console()
     shown.print(display._draw())
     drawn = shown.file.getvalue()
-    assert "99 of 100 trials done, 1 running, 1 failed" in drawn
+    assert "99 of 100 trials done, 1 failed · 1 running" in drawn
     assert "abcdefgh " in drawn
-    assert "5/10 loss 0.250, val 50.00 %, density 12.50 %" in drawn
+    assert "5/10 loss 0.250, val 50.00 %, gates expected open 12.50 %" in drawn
     assert "best val_accuracy 90.00 % (trial 0)" in drawn
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_more_running_trials_than_lines_do_not_scroll_the_terminal(width):
     out = console(terminal=True, width=width, height=15)
-    display = sweep_display(out, AIMS, [])
+    display = sweep_display(out, AIMS, [], possible=100)
     display.sweep_started(name="s", samples=100, stored=0, concurrency=50)
     for i in range(50):
         display.trial_started(f"{i:016}", TrialConfig())
@@ -157,4 +183,4 @@ def test_a_trial_is_followed_to_its_outcome():
             assert display.follow(trial()) == "outcome"
     lines = out.file.getvalue().splitlines()
     assert len(lines) == 10
-    assert lines[0] == "step 10 of 100: loss 0.250, val 50.00 %, density 12.50 %"
+    assert lines[0] == "step 10 of 100: loss 0.250, val 50.00 %, gates expected open 12.50 %"

@@ -34,10 +34,10 @@ def status(
     views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
     console = stdout_console()
     if name is None:
-        show(console, status_table(views, now=datetime.now(UTC)))
+        show(console, status_table(console, views, now=datetime.now(UTC)))
     else:
         view = sweep_named(views, name, storage=database.storage.uri)
-        show(console, status_table([view], now=datetime.now(UTC)))
+        show(console, status_table(console, [view], now=datetime.now(UTC)))
         show(console, "", *trials_of_sweep(console, view, limit=MOST_ROWS))
     notes(database.warnings)
 
@@ -57,7 +57,7 @@ def list_(
     if what in known:
         show(console, names_table(known[what]))
     elif what is Listing.SPACES:
-        show(console, spaces_table(Path("search_spaces")))
+        show(console, spaces_table(console, Path("search_spaces")))
     else:
         from ticketsweep.results.sweeps import sweep_views
         from ticketsweep.store.database import open_database
@@ -65,7 +65,7 @@ def list_(
 
         database = open_database(storage or default_storage())
         views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-        show(console, list_table(views))
+        show(console, list_table(console, views))
         notes(database.warnings)
 
 
@@ -158,7 +158,8 @@ def stability(
     groups = stability_by(database, rows, keys=keys, layer=layer, warn=note) if rows else {}
     notes(database.warnings)
     if output is TableFormat.TABLE:
-        show(stdout_console(), stability_answer(groups, keys=keys, trials=len(rows)))
+        console = stdout_console()
+        show(console, stability_answer(console, groups, keys=keys, trials=len(rows)))
         return
     records = stability_records(groups, keys=keys)
     if output is TableFormat.JSON:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketsweep.cli.notes import note, notes
 from ticketsweep.cli.options import FormatOption, ResultFormat, SetOption, StorageOption, Tracking
 from ticketsweep.errors import TrialFailure
+
+if TYPE_CHECKING:
+    from ticketsweep.space import SweepSpec
 
 INTERRUPTED = 130
 
@@ -28,7 +32,9 @@ def run(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(metavar="auto|HOST", help="A running Ray cluster.  [default: a local Ray]"),
+        typer.Option(
+            metavar="auto|HOST:PORT", help="A running Ray cluster.  [default: a local Ray]"
+        ),
     ] = None,
     settings: SetOption = None,
     wandb: Annotated[
@@ -52,7 +58,7 @@ def run(
     database = Database(opened)
     objectives = spec.settings.objectives
     earlier = database.trials(sweep=spec.settings.name).to_pylist()
-    display = sweep_display(stderr_console(), objectives, earlier)
+    display = sweep_display(stderr_console(), objectives, earlier, possible=_possible(spec))
     try:
         # What libraries print goes to stderr: stdout is for the result alone.
         with display as observer, contextlib.redirect_stdout(sys.stderr):
@@ -68,7 +74,8 @@ def run(
                 observer=observer,
             )
     except KeyboardInterrupt:
-        say_how_to_go_on()
+        stored = database.trials(sweep=spec.settings.name)["status"].to_pylist()
+        say_how_to_go_on(finished=stored.count("complete"))
         raise typer.Exit(INTERRUPTED) from None
     summary = summarise(
         database,
@@ -92,15 +99,25 @@ def run(
         )
         show(console, *parts)
     if outcome.interrupted:
-        say_how_to_go_on()
+        say_how_to_go_on(finished=summary.count("complete"))
         raise typer.Exit(INTERRUPTED)
     if outcome.rows and not summary.count("complete"):
         raise TrialFailure(f"no trial of sweep {outcome.name} could be finished")
 
 
-def say_how_to_go_on() -> None:
-    """Tell on stderr that nothing is lost, and what to type."""
-    note("interrupted; finished trials are stored. To go on, run the same line again:")
+def _possible(spec: SweepSpec) -> int:
+    """Distinct configurations of the space, counted no further than the number asked for."""
+    from ticketsweep.distributions import Uniform
+
+    if any(isinstance(each, Uniform) for each in spec.distributions().values()):
+        return spec.settings.samples
+    return sum(1 for _ in itertools.islice(spec.grid(), spec.settings.samples))
+
+
+def say_how_to_go_on(*, finished: int) -> None:
+    """Tell on stderr that the `finished` trials are not lost, and what to type."""
+    kept = "; finished trials are stored" if finished else ""
+    note(f"interrupted{kept}. To go on, run the same line again:")
     note(f"  ticketsweep {shlex.join(sys.argv[1:])}")
 
 
@@ -115,7 +132,7 @@ def trial(
     output: FormatOption = ResultFormat.TABLE,
 ) -> None:
     """Run one trial in this process, without Ray."""
-    from ticketsweep.display.outcome import trial_outcome
+    from ticketsweep.display.outcome import storage_place, trial_outcome
     from ticketsweep.display.progress import TrialDisplay
     from ticketsweep.display.records import document
     from ticketsweep.display.terminal import emit, show, stderr_console, stdout_console
@@ -145,5 +162,12 @@ def trial(
     if output is ResultFormat.JSON:
         emit(document({"storage": opened.uri, "reused": outcome.reused, **summary.as_plain()}))
     else:
-        parts = trial_outcome(summary, reused=outcome.reused, uri=opened.uri, storage=storage)
-        show(stdout_console(), *parts)
+        console = stdout_console()
+        parts = trial_outcome(
+            console,
+            summary,
+            reused=outcome.reused,
+            place=storage_place(opened),
+            storage=storage,
+        )
+        show(console, *parts)

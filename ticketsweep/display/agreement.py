@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.console import RenderableType
 
 from ticketsweep.analysis.stability import (
     ALL_LAYERS,
@@ -16,10 +15,12 @@ from ticketsweep.analysis.stability import (
     StabilityRow,
 )
 from ticketsweep.display.figures import NONE, plural, setting
-from ticketsweep.display.terminal import Column, paragraph, table
+from ticketsweep.display.terminal import Column, paragraph, tables
+from ticketsweep.results.comparison import figures_of_agreement
 
 HOW_TO_READ = (
-    "overlap: 1 is the same ticket, 0 what independent masks of these densities share; "
+    "overlap beyond chance is (|A∩B| - ab/n) / (min(a, b) - ab/n), where A and B keep a and b of n "
+    "gates: 1 is the same ticket (or one within the other), 0 what independent masks share; "
     "[ ] is a 95 % interval over seeds, and two seeds allow none."
 )
 
@@ -27,9 +28,15 @@ Group = tuple[object, ...]
 
 
 def stability_table(
-    groups: Mapping[Group, Stability], *, keys: Sequence[str], only: Sequence[str] = ()
+    console: Console,
+    groups: Mapping[Group, Stability],
+    *,
+    keys: Sequence[str],
+    only: Sequence[str] = (),
 ) -> RenderableType:
     """One row a group of trials, layer and kind of pair, and how to read it.
+
+    Where the console is too narrow for all figures, further tables go on with them.
 
     Parameters
     ----------
@@ -42,13 +49,14 @@ def stability_table(
         for row in (_only(stability.rows, only) if only else _without_repeats(stability.rows))
     ]
     shown = [row for _, row in rows]
-    columns = [
-        Column(key, [setting(group[index]) for group, _ in rows], right=False)
-        for index, key in enumerate(keys)
+    key = [
+        _key_column(name, [group[index] for group, _ in rows]) for index, name in enumerate(keys)
     ]
-    columns += [
-        Column("layer", [row.layer for row in shown], right=False),
+    key += [
+        Column("layer", [row.layer for row in shown], right=False, wrap=True),
         Column("seeds that\ndiffer", [row.differs for row in shown], right=False),
+    ]
+    columns = [
         Column("overlap beyond\nchance", [overlap(row) for row in shown], right=False),
         Column("Jaccard\n(chance)", [_jaccard(row) for row in shown]),
         Column("kept %", [_percent(row.density) for row in shown]),
@@ -67,17 +75,18 @@ def stability_table(
     elif trials != {1}:
         note += f"means of {plural(max(trials), 'trial')}; "
     styles = ["bold" if row.layer == ALL_LAYERS else "" for row in shown]
-    return Lines(table(columns, styles=styles), "", paragraph(f"{note}{HOW_TO_READ}"))
+    drawn = tables(console, key, columns, styles=styles)
+    return Lines(drawn, "", paragraph(f"{note}{HOW_TO_READ}"))
 
 
 def stability_answer(
-    groups: Mapping[Group, Stability], *, keys: Sequence[str], trials: int
+    console: Console, groups: Mapping[Group, Stability], *, keys: Sequence[str], trials: int
 ) -> RenderableType:
     """The table, or why there is none: `trials` complete trials with nothing to compare."""
     if not any(stability.rows for stability in groups.values()):
         replicates = ", but no two replicates with other seeds" if trials else ""
         return f"nothing to compare: {plural(trials, 'complete trial')}{replicates}"
-    return stability_table(groups, keys=keys)
+    return stability_table(console, groups, keys=keys)
 
 
 def stability_records(
@@ -87,10 +96,10 @@ def stability_records(
     records = []
     for group, stability in groups.items():
         for row in stability.rows:
-            record = {**dict(zip(keys, group, strict=True)), **dataclasses.asdict(row)}
-            seeds = record.pop("seeds")
-            record.update({f"{factor}_seeds": count for factor, count in seeds.items()})
-            records.append(record)
+            figures = figures_of_agreement(row)
+            del figures["seeds"]
+            counts = {f"{factor}_seeds": count for factor, count in row.seeds.items()}
+            records.append({**dict(zip(keys, group, strict=True)), **figures, **counts})
     return records
 
 
@@ -108,6 +117,13 @@ def score(stability: Stability) -> str:
     rows = {(row.layer, row.differs): row for row in stability.rows}
     row = rows.get((ALL_LAYERS, SAME_INIT))
     return overlap(row) if row else NONE
+
+
+def _key_column(name: str, values: Sequence[object]) -> Column:
+    """The values of a key; numbers stay in one piece however narrow the console is."""
+    numbers = all(isinstance(value, (int, float)) for value in values)
+    header = name.replace(".", ".\n")
+    return Column(header, [setting(value) for value in values], right=False, wrap=not numbers)
 
 
 def _only(rows: Sequence[StabilityRow], kinds: Sequence[str]) -> list[StabilityRow]:

@@ -64,6 +64,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def out_of(count: int, asked: int, what: str) -> str:
+    """`3 of 12 trials done`; `4 trials done (2 asked for)` where there are more than that."""
+    if count > asked:
+        return f"{plural(count, 'trial')} {what} ({asked:,} asked for)"
+    return f"{count:,} of {plural(asked, 'trial')} {what}"
+
+
 def short(trial_id: object) -> str:
     """The first eight digits of a trial's id: enough to tell trials apart, and to name one."""
     return str(trial_id)[:8]

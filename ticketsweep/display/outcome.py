@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.agreement import stability_table
-from ticketsweep.display.figures import duration, plural, short
+from ticketsweep.display.figures import duration, out_of, plural, short
 from ticketsweep.display.sweeps import objectives_text
 from ticketsweep.display.terminal import paragraph
 from ticketsweep.display.trials import best_trials, one_trial
@@ -19,7 +19,8 @@ from ticketsweep.results.rows import finite_number
 from ticketsweep.results.summary import Summary
 from ticketsweep.store.paths import Storage
 
-_EXAMPLE_QUERY = "select layer, avg(kept * 1.0 / size) from masks group by 1"
+_MASKS = "masks, results"
+_QUERY = 'query "select layer, avg(kept * 1.0 / size) from masks group by 1"'
 
 
 def sweep_outcome(
@@ -38,25 +39,31 @@ def sweep_outcome(
     places: what -> where it lies.
     storage: as the user named it; None where the default was taken.
     """
-    counts = [f"{summary.count('complete')} of {plural(samples, 'trial')} complete"]
+    counts = [out_of(summary.count("complete"), samples, "complete")]
     counts += [f"{n} {state}" for state in ("stopped", "failed") if (n := summary.count(state))]
     parts: list[RenderableType] = [_heading(f"{summary.name}: {', '.join(counts)}"), ""]
     if summary.best:
-        parts += [best_trials(console, summary), "", paragraph(_ranks(summary)), ""]
-        parts += _stability_of_the_best(summary)
-    parts += [Text(f"{what:<17}{where}", overflow="fold") for what, where in places.items()]
-    return [*parts, *next_commands(summary.name, storage=storage)]
+        parts += [best_trials(console, summary), ""]
+        if len(summary.best) < len(summary.ranked):
+            of = plural(len(summary.ranked), "complete trial")
+            command = f"ticketsweep status {summary.name}{_where(storage)}"
+            parts += [f"{len(summary.best)} of {of}; all: {command}", ""]
+        parts += [paragraph(_ranks(summary)), ""]
+        parts += _stability_of_the_best(console, summary)
+    parts += [_place(what, where) for what, where in places.items()]
+    return [*parts, *_next(_sweep_commands(summary), storage=storage)]
 
 
 def trial_outcome(
-    summary: Summary, *, reused: bool, uri: str, storage: str | None
+    console: Console, summary: Summary, *, reused: bool, place: str, storage: str | None
 ) -> list[RenderableType]:
     """The parts of the final message of the only trial of `summary`.
 
     Parameters
     ----------
     reused: nothing was trained, since the trial was in the storage.
-    uri, storage: the storage, and as the user named it (None where the default was taken).
+    place: where the storage lies.
+    storage: as the user named it; None where the default was taken.
     """
     row = summary.rows[0]
     trial_id = row["trial_id"]
@@ -69,15 +76,17 @@ def trial_outcome(
     stability = summary.stability.get(trial_id)
     if stability is not None and stability.rows:
         parts += [_heading("Do other seeds find the same ticket?"), ""]
-        parts += [stability_table({(): stability}, keys=[]), ""]
-    parts.append(f"{'masks, results':<17}{uri}")
-    return [*parts, *next_commands(summary.name, storage=storage)]
+        parts += [stability_table(console, {(): stability}, keys=[]), ""]
+    parts.append(_place(_MASKS, place))
+    only = f"--trial {short(trial_id)}"  # other trials of that name may be of quite another kind
+    commands = [f"status {summary.name}", f"stability {summary.name} {only}", _QUERY]
+    return [*parts, *_next(commands, storage=storage)]
 
 
 def sweep_places(storage: Storage, sweep: str) -> dict[str, str]:
     """What a sweep has left where."""
     journal, tracking = storage.optuna_journal(sweep), storage.tracking_folder()
-    places = {"masks, results": storage.uri}
+    places = {_MASKS: storage_place(storage)}
     if tracking.exists():
         places["W&B runs"] = _near(tracking)
     if journal is not None and journal.exists():
@@ -85,29 +94,42 @@ def sweep_places(storage: Storage, sweep: str) -> dict[str, str]:
     return places
 
 
+def storage_place(storage: Storage) -> str:
+    """Where a storage lies: the path from here where it is below, like every place told."""
+    return storage.uri if storage.local is None else _near(storage.local)
+
+
 def _near(path: Path) -> str:
     """The path from here, where it is below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def next_commands(sweep: str, *, storage: str | None) -> list[RenderableType]:
+def _place(what: str, where: str) -> RenderableType:
+    return Text(f"{what:<17}{where}", overflow="fold")
+
+
+def _next(commands: Sequence[str], *, storage: str | None) -> list[RenderableType]:
     """What one may want to type next."""
-    where = f" --storage {shlex.quote(storage)}" if storage else ""
-    commands = [
-        f"ticketsweep status {sweep}{where}",
-        f"ticketsweep stability {sweep}{where}",
-        f'ticketsweep query "{_EXAMPLE_QUERY}"{where}',
-    ]
-    return ["", "next:", *(f"  {command}" for command in commands)]
+    return ["", "next:", *(f"  ticketsweep {each}{_where(storage)}" for each in commands)]
 
 
-def _stability_of_the_best(summary: Summary) -> list[RenderableType]:
+def _sweep_commands(summary: Summary) -> list[str]:
+    """What is worth typing: nothing that asks for masks where none is stored."""
+    status = f"status {summary.name}"
+    return [status, f"stability {summary.name}", _QUERY] if summary.count("complete") else [status]
+
+
+def _where(storage: str | None) -> str:
+    return f" --storage {shlex.quote(storage)}" if storage else ""
+
+
+def _stability_of_the_best(console: Console, summary: Summary) -> list[RenderableType]:
     best = summary.best[0].row["trial_id"]
     stability = summary.stability.get(best)
     if stability is None or not stability.rows:
         return []
     title = f"Do other seeds find the same ticket? Trial {short(best)}, the first of rank 1:"
-    drawn = stability_table({(): stability}, keys=[], only=(SAME_INIT, OTHER_INIT))
+    drawn = stability_table(console, {(): stability}, keys=[], only=(SAME_INIT, OTHER_INIT))
     return [_heading(title), "", drawn, ""]
 
 
@@ -119,9 +141,12 @@ def _ranks(summary: Summary) -> str:
     first_rank = sum(trial.rank == 1 for trial in summary.best)
     if first_rank < front:
         text += f" ({first_rank} of {front} shown)"
+    n = summary.replicates
+    over = "the n replicates" if n is None else plural(n, "replicate")
     return (
-        f"{text}; ± is the standard deviation over the n replicates; "
-        "[ ] a 95 % interval over seeds; the search did not look at the test accuracy."
+        f"{text}; ± is the standard deviation over {over}; "
+        "[ ] a 95 % interval over seeds; the search did not look at the test accuracy; "
+        "undecided gates were neither open nor closed before they were hardened."
     )
 
 

@@ -30,7 +30,7 @@ _REFRESHES = 4  # a second
 
 
 def sweep_display(
-    console: Console, objectives: Objectives, earlier: Sequence[Row]
+    console: Console, objectives: Objectives, earlier: Sequence[Row], *, possible: int
 ) -> LiveSweep | LoggedSweep:
     """What follows a sweep on this console; a context manager, and an observer of the runner.
 
@@ -38,19 +38,21 @@ def sweep_display(
     ----------
     objectives: metric -> "max" or "min".
     earlier: rows of the trials that were stored before this run.
+    possible: distinct configurations that the space has, counted up to those asked for.
     """
-    state = SweepState(objectives, earlier, time.monotonic)
+    state = SweepState(objectives, earlier, possible, time.monotonic)
     animated = console.is_terminal and not console.is_dumb_terminal
     return LiveSweep(console, state) if animated else LoggedSweep(console, state)
 
 
 class LoggedSweep(AbstractContextManager["LoggedSweep"]):
-    """For logs: a line at the start, one for each tenth of the trials, and one for each failure."""
+    """For logs: a line for what is waited for, each tenth of the trials, and each failure."""
 
     def __init__(self, console: Console, state: SweepState) -> None:
         self._console = console
         self._state = state
         self._tenths = 0
+        self._phases: set[str] = set()
 
     def __exit__(
         self,
@@ -86,7 +88,10 @@ class LoggedSweep(AbstractContextManager["LoggedSweep"]):
             self._say(f"{self._state.name}: {'; '.join(parts)}")
 
     def phase(self, text: str) -> None:
-        """What is going on between trials: of no interest in a log."""
+        """What is going on between trials, each told once."""
+        if text not in self._phases:
+            self._phases.add(text)
+            self._say(text)
 
     def warn(self, text: str) -> None:
         """Something that the user should know."""
@@ -171,7 +176,8 @@ class LiveSweep(AbstractContextManager["LiveSweep"]):
             state = self._state
             parts: list[RenderableType] = []
             if state.samples:
-                parts += [Text(f"{state.counts()} · {state.times()}", style="bold")]
+                running = f" · {len(state.running)} running" if state.running else ""
+                parts.append(Text(f"{state.counts()}{running} · {state.times()}", style="bold"))
                 parts.append(bar_line(state.done / state.samples))
             if self._phase:
                 self._spinner.update(text=self._phase)
@@ -263,12 +269,15 @@ def trial_bars(running: Mapping[str, Running]) -> RenderableType:
 
 
 def progress_text(progress: Progress) -> str:
-    """`loss 0.213, val 94.20 %, density 12.31 %`."""
+    """`loss 0.213, val 94.20 %, gates expected open 12.31 %`.
+
+    The last is of the relaxed gates: the hardened ticket's density is only known at the end.
+    """
     loss = finite_number(progress.loss)
     accuracy = figure(finite_number(progress.val_accuracy), "val_accuracy")
-    density = figure(finite_number(progress.expected_density), "density")
+    opened = figure(finite_number(progress.expected_density), "density")
     shown = NONE if loss is None else f"{loss:.3f}"
-    return f"loss {shown}, val {accuracy} %, density {density} %"
+    return f"loss {shown}, val {accuracy} %, gates expected open {opened} %"
 
 
 def failure_line(trial_id: str, row: Row) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ticketsweep.display.figures import duration, named_figure, plural, short
+from ticketsweep.display.figures import duration, named_figure, out_of, plural, short
 from ticketsweep.results.ranking import Objectives, best_trial
 from ticketsweep.results.rows import Row, figure_of
 
@@ -34,14 +34,20 @@ class SweepState:
     ----------
     objectives: metric -> "max" or "min".
     earlier: rows of the trials that were stored before this run.
+    possible: distinct configurations that the space has, counted up to those asked for.
     clock: seconds since any fixed moment.
     """
 
     def __init__(
-        self, objectives: Objectives, earlier: Sequence[Row], clock: Callable[[], float]
+        self,
+        objectives: Objectives,
+        earlier: Sequence[Row],
+        possible: int,
+        clock: Callable[[], float],
     ) -> None:
         self.objectives = objectives
         self.earlier = earlier
+        self.possible = possible
         self.clock = clock
         self.began = clock()
         self.first_trial: float | None = None
@@ -70,10 +76,11 @@ class SweepState:
     @property
     def left(self) -> float | None:
         """Seconds that the rest will take at the pace so far; None before a trial has ended."""
-        if not self.rows or self.first_trial is None or self.done >= self.samples:
+        wanted = min(self.samples, self.possible)
+        if not self.rows or self.first_trial is None or self.done >= wanted:
             return None
         worked = len(self.rows) + sum(trial.share for trial in self.running.values())
-        remaining = max(0.0, self.samples - self.stored - worked)
+        remaining = max(0.0, wanted - self.stored - worked)
         return remaining * (self.clock() - self.first_trial) / worked
 
     def begun(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
@@ -82,11 +89,10 @@ class SweepState:
         self.concurrency = concurrency
 
     def opening(self) -> str:
-        """`quickstart: 12 trials, 2 at a time; resuming: 7 of 12 trials are already stored`."""
+        """`quickstart: 12 trials, 2 at a time; resuming: 7 of 12 trials already stored`."""
         text = f"{self.name}: {plural(self.samples, 'trial')}, {self.concurrency} at a time"
         if self.stored:
-            are = "is" if self.stored == 1 else "are"
-            text += f"; resuming: {self.stored} of {self.samples} trials {are} already stored"
+            text += f"; resuming: {out_of(self.stored, self.samples, 'already stored')}"
         return text
 
     def started(self, trial_id: str, *, steps: int) -> None:
@@ -105,13 +111,9 @@ class SweepState:
         self.rows[trial_id] = row
 
     def counts(self) -> str:
-        """`3 of 12 trials done, 2 running, 1 failed`."""
-        parts = [f"{self.done} of {plural(self.samples, 'trial')} done"]
-        if self.running:
-            parts.append(f"{len(self.running)} running")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        return ", ".join(parts)
+        """`3 of 12 trials done, 1 failed`."""
+        done = out_of(self.done, self.samples, "done")
+        return f"{done}, {self.failed} failed" if self.failed else done
 
     def times(self) -> str:
         """`0:42 elapsed, about 1:10 left`."""

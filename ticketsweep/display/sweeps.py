@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 
 from ticketsweep.display.figures import NONE, duration, named_figure, setting
-from ticketsweep.display.terminal import Column, table
+from ticketsweep.display.terminal import Column, tables
 from ticketsweep.results.ranking import Objectives, best_trial
 from ticketsweep.results.rows import figure_of
 from ticketsweep.results.sweeps import SweepView
 
 
-def status_table(sweeps: Sequence[SweepView], *, now: datetime) -> RenderableType:
+def status_table(console: Console, sweeps: Sequence[SweepView], *, now: datetime) -> RenderableType:
     """One row a sweep: its trials by state, the best of each objective, when it last moved."""
-    return table(
+    return tables(
+        console,
+        [_names(sweeps)],
         [
-            Column("sweep", [view.name for view in sweeps], right=False),
             Column("asked\nfor", [_samples(view) for view in sweeps]),
             Column("complete", [str(view.count("complete")) for view in sweeps]),
             Column("stopped", [str(view.count("stopped")) for view in sweeps]),
             Column("failed", [str(view.count("failed")) for view in sweeps]),
             Column("best", ["\n".join(best_lines(view)) for view in sweeps], right=False),
-            Column("last\nactivity", [ago(view.last_activity, now) for view in sweeps]),
-        ]
+            Column("last\nactivity", [_last_activity(view, now) for view in sweeps]),
+        ],
     )
 
 
-def list_table(sweeps: Sequence[SweepView]) -> RenderableType:
+def list_table(console: Console, sweeps: Sequence[SweepView]) -> RenderableType:
     """One row a sweep: when it was begun, what it is after, how much of it is there."""
-    return table(
+    return tables(
+        console,
+        [_names(sweeps)],
         [
-            Column("sweep", [view.name for view in sweeps], right=False),
             Column("begun", [_begun(view) for view in sweeps], right=False),
-            Column("trials", [f"{view.count('complete')}/{_samples(view)}" for view in sweeps]),
+            Column("complete\ntrials", [_complete(view) for view in sweeps], right=False),
             Column("objectives", [objectives_text(v.objectives) for v in sweeps], right=False),
-            Column("searches over", [", ".join(v.searched) or NONE for v in sweeps], False, True),
-        ]
+        ],
+        [Column("searches over", [", ".join(v.searched) or NONE for v in sweeps], False, True)],
     )
 
 
@@ -64,6 +66,22 @@ def ago(moment: datetime | None, now: datetime) -> str:
     if now - moment > timedelta(days=2):
         return f"{moment.astimezone(UTC):%Y-%m-%d}"
     return f"{duration(max(0.0, (now - moment).total_seconds()))} ago"
+
+
+def _names(sweeps: Sequence[SweepView]) -> Column:
+    return Column("sweep", [view.name for view in sweeps], right=False, wrap=True)
+
+
+def _last_activity(view: SweepView, now: datetime) -> str:
+    return ago(view.last_activity, now) if view.trials else "not begun"
+
+
+def _complete(view: SweepView) -> str:
+    """`7 of 12`, `7` where no number was asked for, and `4 (2 asked for)` where fewer were."""
+    count, asked = view.count("complete"), view.row.get("samples") if view.row else None
+    if asked is None:
+        return str(count)
+    return f"{count} ({asked} asked for)" if count > asked else f"{count} of {asked}"
 
 
 def _samples(view: SweepView) -> str:

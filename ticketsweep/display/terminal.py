@@ -64,7 +64,7 @@ class Column:
     ----------
     header, cells: as they are shown.
     right: whether the cells stand to the right, as numbers do.
-    wrap: whether long cells may take several lines rather than be cut.
+    wrap: whether cells may take several lines where the width does not suffice; others keep theirs.
     """
 
     header: str
@@ -78,7 +78,8 @@ def table(columns: Sequence[Column], *, styles: Sequence[str] = ()) -> Table:
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.right else "left"
-        drawn.add_column(column.header, justify=side, no_wrap=not column.wrap)
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"
+        drawn.add_column(column.header, justify=side, no_wrap=not column.wrap, overflow=overflow)
     for index, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
         drawn.add_row(*cells, style=styles[index] if styles else None)
     return drawn
@@ -92,24 +93,25 @@ def tables(
 ) -> RenderableType:
     """One table of all columns where the console is wide enough for it, else several.
 
-    Each then begins with the columns of `key`, and a new one begins with each part.
+    Each then begins with the columns of `key`, and a part that fits into one table is not split.
     """
     whole = table([*key, *itertools.chain(*parts)], styles=styles)
     if fits(console, whole):
         return whole
-    drawn: list[Table] = []
-    for part in filter(None, parts):
-        columns: list[Column] = []
+    split: list[list[Column]] = [[]]
+
+    def fits_the_last(more: Sequence[Column]) -> bool:
+        return not split[-1] or fits(console, table([*key, *split[-1], *more]))
+
+    for part in parts:
+        if not fits_the_last(part):
+            split.append([])
         for column in part:
-            if columns and not fits(console, table([*key, *columns, column])):
-                drawn.append(table([*key, *columns], styles=styles))
-                columns = []
-            columns.append(column)
-        drawn.append(table([*key, *columns], styles=styles))
-    spaced: list[RenderableType] = [drawn[0]]
-    for each in drawn[1:]:
-        spaced += ["", each]
-    return Group(*spaced)
+            if not fits_the_last([column]):
+                split.append([])
+            split[-1].append(column)
+    drawn = [table([*key, *columns], styles=styles) for columns in split]
+    return Group(drawn[0], *(each for later in drawn[1:] for each in ("", later)))
 
 
 def paragraph(text: str) -> RenderableType:

@@ -24,23 +24,32 @@ from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, s
 from ticketsweep.results.summary import Summary, metrics_told
 from ticketsweep.results.sweeps import SweepView
 
-_HEADERS = {"val_accuracy": "validation\naccuracy %", "strong_accuracy": "test\naccuracy %"}
+_HEADERS = {
+    "val_accuracy": "validation\naccuracy %",
+    "strong_accuracy": "test\naccuracy %",
+    "undecided": "undecided\n%",
+}
+_WITHOUT_SPREAD = frozenset({"undecided"})  # in a table of many trials: it is a caution, no result
 _NAMES = {"val_accuracy": "validation accuracy", "strong_accuracy": "test accuracy"}
 
 
 def best_trials(console: Console, summary: Summary) -> RenderableType:
-    """The best trials: their figures with spread, and the settings that were searched."""
+    """The best trials: their figures with spread, and the settings that were searched.
+
+    The number of replicates has a column only where it is not the same for all.
+    """
     rows = [each.row for each in summary.best]
     key = [
         Column("rank", [str(each.rank) for each in summary.best]),
         Column("trial", [short(row["trial_id"]) for row in rows], right=False),
     ]
     figures = [
-        Column(_header(name), [_figure(summary, row, name) for row in rows])
+        Column(_header(name), [_cell(summary, row, name) for row in rows])
         for name in summary.metrics
     ]
     counts = [summary.spread(row, "val_accuracy") for row in rows]
-    figures.append(Column("n", [setting(spread and spread.n) for spread in counts]))
+    if summary.replicates is None:
+        figures.append(Column("n", [setting(spread and spread.n) for spread in counts]))
     styles = ["" if each.rank == 1 else "dim" for each in summary.best]
     return tables(console, key, figures, _settings(rows, summary.searched), styles=styles)
 
@@ -48,7 +57,7 @@ def best_trials(console: Console, summary: Summary) -> RenderableType:
 def one_trial(summary: Summary) -> RenderableType:
     """Every figure of the only trial of a summary, one below the other."""
     row = summary.rows[0]
-    metrics = [*summary.metrics, "undecided", "loss"]
+    metrics = list(dict.fromkeys([*summary.metrics, "loss"]))
     names = [f"{_NAMES.get(name, name)}{' %' if is_share(name) else ''}" for name in metrics]
     return table(
         [
@@ -62,7 +71,7 @@ def trials_of_sweep(console: Console, view: SweepView, *, limit: int) -> list[Re
     """Its trials, at most the latest `limit`, one a row; then the failed ones with their errors."""
     rows = view.trials[-limit:]
     if not rows:
-        return ["no trial has finished yet"]
+        return ["no trial is stored yet"]
     key = [Column("trial", [short(row["trial_id"]) for row in rows], right=False)]
     figures = [Column("state", [row["status"] for row in rows], right=False)]
     figures += [
@@ -106,6 +115,14 @@ def _settings(rows: Sequence[Row], searched: Sequence[str]) -> list[Column]:
 def _told(value: object) -> object:
     """A gate by its family; those of its settings that were searched have columns of their own."""
     return value["family"] if isinstance(value, Mapping) and "family" in value else value
+
+
+def _cell(summary: Summary, row: Row, name: str) -> str:
+    return (
+        figure(figure_of(row, name), name)
+        if name in _WITHOUT_SPREAD
+        else _figure(summary, row, name)
+    )
 
 
 def _figure(summary: Summary, row: Row, name: str) -> str:

@@ -11,13 +11,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ticketsweep.analysis.stability import Stability
-from ticketsweep.results.comparison import stability_by
+from ticketsweep.results.comparison import figures_of_agreement, stability_by
 from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
 from ticketsweep.results.rows import Row, config_of, figure_of
 from ticketsweep.store.database import Database
 
 BEST = 10  # trials shown
-TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability")
+TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability", "undecided")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class Summary:
         """The metrics to tell of its trials."""
         return metrics_told(self.objectives)
 
+    @property
+    def replicates(self) -> int | None:
+        """How many replicates each of the best trials has; None where that differs, or unknown."""
+        spreads = [self.spread(each.row, "val_accuracy") for each in self.best]
+        counts = {spread.n if spread else None for spread in spreads}
+        return counts.pop() if len(counts) == 1 else None
+
     def spread(self, row: Row, metric: str) -> Spread | None:
         """The spread of a metric of the trial with this row, None where no replicate has it."""
         return self.spreads.get(row["trial_id"], {}).get(metric)
@@ -85,7 +92,8 @@ class Summary:
             for row in ordered
         ]
         stability = {
-            trial_id: dataclasses.asdict(each) for trial_id, each in self.stability.items()
+            trial_id: {"score": each.score, "rows": [figures_of_agreement(r) for r in each.rows]}
+            for trial_id, each in self.stability.items()
         }
         return {
             "sweep": self.name,
@@ -125,7 +133,7 @@ def summarise(
         if best
         else {}
     )
-    metrics = [*TOLD_METRICS, "density", "loss", "undecided"]
+    metrics = [*TOLD_METRICS, "density", "loss"]
     return Summary(
         name=name,
         objectives=objectives,
