@@ -256,6 +256,16 @@ def test_a_sweep_that_could_not_begin_may_begin_with_another_space(
         run(missing, storage, recorder)
 
 
+def test_a_batch_larger_than_the_data_is_refused_before_anything_starts(
+    storage: Storage, recorder: Recorder, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(train={"steps": 5, "batch_size": {"choice": [64, 5000]}})
+    with pytest.raises(DataError, match=r"train.batch_size must be <= \d+.* got 5000"):
+        run(spec, storage, recorder)
+    assert not any("Ray" in text for text in recorder.of("phase"))
+    assert Database(storage).sweeps().num_rows == 0
+
+
 def test_resources_that_this_machine_lacks_are_refused(
     storage: Storage, recorder: Recorder, make_spec: MakeSpec
 ) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsweep import __version__
-from ticketsweep.config import TrialConfig
+from ticketsweep.config import TrialConfig, parse_config
+from ticketsweep.distributions import corners
 from ticketsweep.errors import ConfigError, Fault
 from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
@@ -76,7 +77,7 @@ def run_sweep(
     if address is None:
         _check_resources(spec)
     datasets = _load_datasets(spec, observer)
-    _check_models(spec, datasets)
+    _check_trials(spec, datasets)
     remove_leftovers(storage, settings.name)
     _record_sweep(spec, storage, begun=bool(stored))
 
@@ -183,12 +184,26 @@ def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[str, Dataset]:
     return datasets
 
 
-def _check_models(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
+def _check_trials(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
+    """Refuse a model that cannot take the data's images, or sizes that the data is too small for.
+
+    The ends of every range and every option of every choice are looked at.
+    """
+    from ticketsweep.train.data import check_sizes, split_validation
     from ticketsweep.train.models import build_model
 
-    for name in spec.values_of("model"):
-        for dataset in datasets.values():
-            build_model(name, input_shape=dataset.input_shape, classes=dataset.classes)
+    for point in corners(spec.tree):
+        config = parse_config(point, source=spec.source)
+        dataset = datasets[config.dataset]
+        build_model(config.model, input_shape=dataset.input_shape, classes=dataset.classes)
+        trained_on, held_out = split_validation(dataset.train_labels, share=config.validation)
+        check_sizes(
+            trained_on=len(trained_on),
+            held_out=len(held_out),
+            classes=dataset.classes,
+            batch_size=config.train.batch_size,
+            key="train.batch_size",
+        )
 
 
 def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:
