@@ -95,19 +95,15 @@ def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cl
 
 
 def _start(folder: Path, *, cpus: int, shared_bytes: int) -> None:
-    os.environ[reaper.MARK] = str(folder)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
-            _temp_dir=str(folder),
-        )
-    finally:
-        del os.environ[reaper.MARK]  # what is started from now on is not Ray's
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
+        _temp_dir=str(folder),
+    )
 
 
 def _join(address: str) -> None:

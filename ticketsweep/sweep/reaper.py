@@ -14,14 +14,15 @@ import sys
 import time
 from pathlib import Path
 
-MARK = "TICKETSWEEP_LOCAL_RAY"  # in the environment of all processes of a local Ray: its folder
 _ROUNDS = 50  # a tenth of a second each
 
 
-def reap(folder: Path) -> None:
-    """Kill the processes that are marked with this folder, and remove it."""
+def reap(folder: Path, *, spare: int) -> None:
+    """Kill the processes, but for `spare`, that have files of this folder open, as all of Ray's
+    have its logs; then remove it.
+    """
     for _ in range(_ROUNDS):
-        left = _marked(f"{MARK}={folder}".encode())
+        left = _users(folder.resolve()) - {spare}
         if not left:
             break
         for process in left:
@@ -31,19 +32,27 @@ def reap(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _marked(setting: bytes) -> list[int]:
-    """Processes with this setting in the environment they began with; none where there is no /proc.
+def _users(folder: Path) -> set[int]:
+    """Processes with a file below the folder open; none where there is no /proc.
 
-    An ended process that nobody has waited for has no environment any more.
+    Ray's processes cannot be told by their command line or environment: they overwrite both.
     """
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended, or is somebody else's
-            if setting in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
+            if any(_is_below(folder, file) for file in (process / "fd").iterdir()):
+                found.add(int(process.name))
     return found
 
 
+def _is_below(folder: Path, file: Path) -> bool:
+    try:
+        return folder in file.readlink().parents
+    except OSError:  # it has just been closed
+        return False
+
+
 if __name__ == "__main__":
+    driver = os.getppid()
     sys.stdin.buffer.read()
-    reap(Path(sys.argv[1]))
+    reap(Path(sys.argv[1]), spare=driver)
