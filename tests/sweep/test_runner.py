@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
 import shutil
@@ -72,8 +73,8 @@ def temporary() -> Iterator[Path]:
     """A short folder of our own for Ray's sockets, so that other sweeps are not taken for ours."""
     before = tempfile.tempdir
     tempfile.tempdir = tempfile.mkdtemp(prefix="ts-", dir="/tmp")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)  # W&B keeps files there
     yield Path(tempfile.tempdir)
-    shutil.rmtree(tempfile.tempdir)
     tempfile.tempdir = before
 
 
