@@ -92,7 +92,7 @@ def bench_loop(turns: int) -> list[Comparison]:
             f"a step of a trial's training loop, {case.name}", "a bare loop", "<= 1.10",
             ours=lambda case=case: trial_seconds(case),
             other=lambda case=case: bare_seconds(case),
-            turns=max(turns, 5), warm_up=True,
+            turns=turns, warm_up=True,
         )
         for case in cases()
     ]  # fmt: skip

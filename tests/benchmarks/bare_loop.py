@@ -37,8 +37,8 @@ def cases() -> Iterator[Case]:
         "model": "fc-100-50", "train": {"steps": 500, "batch_size": 64},
     })  # fmt: skip
     if MNIST.exists():
-        yield _case("MNIST, LeNet-300-100, R = 4, 300 steps", {
-            "dataset": "mnist", "data_root": str(MNIST), "train": {"steps": 300},
+        yield _case("MNIST, LeNet-300-100, R = 4, 600 steps", {
+            "dataset": "mnist", "data_root": str(MNIST), "train": {"steps": 600},
         })  # fmt: skip
 
 
