@@ -15,7 +15,7 @@ from ticketsweep.seeds import replicate_plan
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset, split_validation
 from ticketsweep.train.gates.gaussian import GaussianGates, GaussianSettings
-from ticketsweep.train.loop import BatchOrder, Images, channel_statistics
+from ticketsweep.train.images import BatchOrder, Images, channel_statistics
 from ticketsweep.train.models import build_model, initial_weights
 from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout, PackedModel

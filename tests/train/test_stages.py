@@ -21,7 +21,7 @@ from ticketsweep.train.gates.interface import Family
 from ticketsweep.train.gates.magnitude import MagnitudeSettings
 from ticketsweep.train.gates.random import RandomSettings
 from ticketsweep.train.gates.sigmoid import SigmoidSettings
-from ticketsweep.train.loop import channel_statistics
+from ticketsweep.train.images import channel_statistics
 from ticketsweep.train.models import build_model, initial_weights
 from ticketsweep.train.stages import CurvePoint, Optimisation, Tickets, find_tickets
 

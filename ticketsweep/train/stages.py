@@ -16,20 +16,18 @@ from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed
 from ticketsweep.train.data import Dataset, check_sizes, split_validation
 from ticketsweep.train.gates.interface import Family
-from ticketsweep.train.loop import (
+from ticketsweep.train.images import (
     BatchOrder,
     Images,
     as_tensor,
     channel_statistics,
-    evaluate,
-    learning_rates,
-    log_steps,
-    replicate_losses,
     take_batches,
 )
+from ticketsweep.train.loop import evaluate, replicate_losses
 from ticketsweep.train.models import initial_weights
 from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout, PackedModel
+from ticketsweep.train.schedules import learning_rates, log_steps
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
-from ticketsweep.train.loop import temperatures
 from ticketsweep.train.pack import Layers, Layout
+from ticketsweep.train.schedules import temperatures
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class GaussianSettings:
     l0_strength: of the penalty, per mean gate; >= 0.
     l0_warmup: share of the steps over which the penalty rises from 0; in [0, 1].
     temperature, temperature_end: sigma of the noise at the first and the last step; > 0.
-    temperature_schedule: a key of `loop.SCHEDULES`.
+    temperature_schedule: a key of `schedules.SCHEDULES`.
     init: mu of every gate before the first step.
     """
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
-from ticketsweep.train.loop import temperatures
 from ticketsweep.train.pack import Layers, Layout
+from ticketsweep.train.schedules import temperatures
 
 GAMMA, ZETA = -0.1, 1.1
 _SHIFT = math.log(-GAMMA / ZETA)
@@ -38,7 +38,7 @@ class HardConcreteSettings:
     l0_strength: of the penalty, per mean gate; >= 0.
     l0_warmup: share of the steps over which the penalty rises from 0; in [0, 1].
     temperature, temperature_end: beta at the first and the last step; > 0.
-    temperature_schedule: a key of `loop.SCHEDULES`.
+    temperature_schedule: a key of `schedules.SCHEDULES`.
     init: log_alpha of every gate before the first step.
     """
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
-from ticketsweep.train.loop import temperatures
 from ticketsweep.train.pack import Layers, Layout
+from ticketsweep.train.schedules import temperatures
 
 # A gate of 1e-13 is as good as shut. Below, its products with weights and gradients would end among
 # the denormal numbers, with which a matrix product takes a hundred times as long.
@@ -34,7 +34,7 @@ class SigmoidSettings:
     l0_strength: of the penalty, per mean gate; >= 0.
     l0_warmup: share of the steps over which the penalty rises from 0; in [0, 1].
     temperature, temperature_end: 1 / beta at the first and the last step; > 0.
-    temperature_schedule: a key of `loop.SCHEDULES`.
+    temperature_schedule: a key of `schedules.SCHEDULES`.
     init: s of every gate before the first step.
     """
 

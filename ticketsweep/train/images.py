@@ -1,0 +1,105 @@
+"""Images in a device's memory, and the order in which a replicate sees them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class BatchOrder:
+    """Endless batches of row numbers: a fresh permutation each epoch, from a generator of its own.
+
+    The permutations are joined and cut into batches, so a batch may straddle two epochs. None is
+    short, no row is left out, and a data set smaller than a batch is repeated within it.
+
+    Parameters
+    ----------
+    rows: int64 (N,), the row numbers to draw from; batches lie on its device.
+    """
+
+    def __init__(self, rows: Tensor, *, batch_size: int, seed: int) -> None:
+        self._rows = rows
+        self._batch_size = batch_size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._pending = rows[:0]
+
+    def next(self) -> Tensor:
+        """The next row numbers, int64 (batch_size,)."""
+        while len(self._pending) < self._batch_size:
+            order = torch.randperm(len(self._rows), generator=self._generator)
+            epoch = self._rows[order.to(self._rows.device)]
+            self._pending = torch.cat([self._pending, epoch])
+        batch, self._pending = (
+            self._pending[: self._batch_size],
+            self._pending[self._batch_size :],
+        )
+        return batch
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split in a device's memory: uint8 pixels, turned to standardised floats as they are used.
+
+    Attributes
+    ----------
+    pixels: uint8 (N, C, H, W).
+    labels: int64 (N,).
+    mean, std: float32 (C, 1, 1), of the pixels 0..255 that are trained on.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images float32 (*rows.shape, C, H, W) and labels (*rows.shape) of these rows."""
+        flat = rows.reshape(-1)
+        pixels = self.pixels.index_select(0, flat).float().sub_(self.mean).div_(self.std)
+        images = pixels.view(*rows.shape, *pixels.shape[1:])
+        return images, self.labels.index_select(0, flat).view(rows.shape)
+
+
+def as_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array as a tensor on the device; on the CPU without a copy, and only to be read.
+
+    Arrays out of Ray's object store are read-only, which torch warns of: nothing here writes.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)
+
+
+def channel_statistics(
+    images: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation per channel of `images[rows]`, float32 (C, 1, 1).
+
+    The sums are exact integers. A constant channel has standard deviation 1, so that it
+    can be divided by.
+    """
+    sums = np.zeros((2, images.shape[1]), dtype=np.int64)
+    for start in range(0, len(rows), 4096):  # in pieces: a gathered copy of all may not fit
+        piece = images[rows[start : start + 4096]]
+        sums[0] += piece.sum(axis=(0, 2, 3), dtype=np.int64)
+        sums[1] += np.square(piece, dtype=np.uint16).sum(axis=(0, 2, 3), dtype=np.int64)
+    count = len(rows) * images.shape[2] * images.shape[3]
+    mean = sums[0] / count
+    std = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
+    std[std == 0] = 1
+    return (
+        mean.astype(np.float32).reshape(-1, 1, 1),
+        std.astype(np.float32).reshape(-1, 1, 1),
+    )
+
+
+def take_batches(images: Images, orders: Sequence[BatchOrder]) -> tuple[Tensor, Tensor]:
+    """Images (R, B, C, H, W) and labels (R, B), each replicate's from its own order."""
+    return images.take(torch.stack([order.next() for order in orders]))
