@@ -5,8 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ticketsweep.train.augment import Augmentation
 from ticketsweep.train.data import Dataset
-from ticketsweep.train.images import BatchOrder, Images, as_tensor, channel_statistics
+from ticketsweep.train.images import (
+    BatchOrder,
+    Images,
+    as_tensor,
+    channel_statistics,
+    evaluation_batches,
+    open_images,
+    training_batches,
+)
 
 CPU = torch.device("cpu")
 
@@ -30,6 +39,77 @@ def test_an_order_is_a_function_of_its_seed() -> None:
     assert stream(1) == stream(1)
     assert stream(1) != stream(2)
     assert stream(1)[:48] != stream(1)[50:98]  # each epoch has an order of its own
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 20), batch_size=st.integers(1, 30), skipped=st.integers(0, 40))
+def test_skipped_batches_are_the_ones_that_would_have_been_drawn(
+    n: int, batch_size: int, skipped: int
+) -> None:
+    drawn, resumed = (BatchOrder(torch.arange(n), batch_size=batch_size, seed=3) for _ in range(2))
+    for _ in range(skipped):
+        drawn.next()
+    resumed.skip(skipped)
+    for _ in range(5):
+        assert torch.equal(drawn.next(), resumed.next())
+
+
+def orders(rows: np.ndarray, seeds: list[int]) -> list[BatchOrder]:
+    return [BatchOrder(as_tensor(rows, CPU), batch_size=7, seed=seed) for seed in seeds]
+
+
+def test_training_batches_are_each_replicates_own(blobs: Dataset) -> None:
+    rows = np.arange(0, 300, 2)
+    images, _ = open_images(blobs, rows, CPU)
+    batches = list(
+        training_batches(images, orders(rows, [1, 2]), first=0, steps=30, augmentation=None)
+    )
+    alone = orders(rows, [1, 2])
+    assert len(batches) == 30
+    for pixels, labels in batches:
+        assert pixels.shape == (2, 7, 2, 6, 6)
+        for r, order in enumerate(alone):
+            wanted, wanted_labels = images.take(order.next())
+            assert torch.equal(pixels[r], wanted)
+            assert torch.equal(labels[r], wanted_labels)
+
+
+def test_resumed_training_sees_the_batches_of_training_that_went_on(blobs: Dataset) -> None:
+    rows = np.arange(100)
+    images, _ = open_images(blobs, rows, CPU)
+    augmentation = Augmentation("crop_flip", [8, 9])
+    whole = list(
+        training_batches(images, orders(rows, [1, 2]), first=0, steps=20, augmentation=augmentation)
+    )
+    later = orders(rows, [1, 2])
+    for order in later:
+        order.skip(13)
+    rest = training_batches(images, later, first=13, steps=20, augmentation=augmentation)
+    for (pixels, labels), (wanted, wanted_labels) in zip(rest, whole[13:], strict=True):
+        assert torch.equal(pixels, wanted)
+        assert torch.equal(labels, wanted_labels)
+
+
+def test_padding_is_black_and_not_the_mean(blobs: Dataset) -> None:
+    images, _ = open_images(blobs, np.arange(100), CPU)
+    augmentation = Augmentation("crop", [0])
+    (batch,) = training_batches(
+        images, orders(np.arange(100), [0])[:1], first=0, steps=1, augmentation=augmentation
+    )
+    black = (-images.mean / images.std)[0]
+    lowest = batch[0][0, :, 0].amin(dim=(1, 2))  # of each image's first channel
+    assert (lowest == black.item()).double().mean() > 0.5
+
+
+def test_evaluation_batches_follow_the_rows(blobs: Dataset) -> None:
+    _, test = open_images(blobs, np.arange(100), CPU)
+    rows = torch.tensor([5, 3, 99, 3, 0, 7, 8])
+    batches = list(evaluation_batches(test, rows, 3))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1]
+    pixels, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    wanted, wanted_labels = test.take(rows)
+    assert torch.equal(pixels, wanted)
+    assert torch.equal(labels, wanted_labels)
 
 
 def test_images_are_standardised_by_the_rows_that_are_trained_on(blobs: Dataset) -> None:

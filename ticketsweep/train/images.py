@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ticketsweep.train.augment import Augmentation
+from ticketsweep.train.data import Dataset
 
 
 class BatchOrder:
@@ -42,6 +47,11 @@ class BatchOrder:
         )
         return batch
 
+    def skip(self, batches: int) -> None:
+        """Go on as if that many batches had been drawn: a resumed trial draws them again."""
+        for _ in range(batches):
+            self.next()
+
 
 @dataclass(frozen=True)
 class Images:
@@ -61,10 +71,60 @@ class Images:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 (*rows.shape, C, H, W) and labels (*rows.shape) of these rows."""
-        flat = rows.reshape(-1)
-        pixels = self.pixels.index_select(0, flat).float().sub_(self.mean).div_(self.std)
-        images = pixels.view(*rows.shape, *pixels.shape[1:])
-        return images, self.labels.index_select(0, flat).view(rows.shape)
+        (pixels,) = self.gather([rows])
+        return self.standardised(pixels), self.labels_of(rows)
+
+    def gather(self, requests: Iterable[Tensor]) -> Generator[Tensor]:
+        """Pixels uint8 (*rows.shape, C, H, W) of the rows of each request."""
+        for rows in requests:
+            pixels = self.pixels.index_select(0, rows.reshape(-1))
+            yield pixels.view(*rows.shape, *pixels.shape[1:])
+
+    def standardised(self, pixels: Tensor) -> Tensor:
+        """Pixels (…, C, H, W) as float32, less the mean, over the standard deviation."""
+        return pixels.float().sub_(self.mean).div_(self.std)
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """Labels of these rows, in their shape."""
+        return self.labels.index_select(0, rows.reshape(-1)).view(rows.shape)
+
+
+def training_batches(
+    images: Images,
+    orders: Sequence[BatchOrder],
+    *,
+    first: int,
+    steps: int,
+    augmentation: Augmentation | None,
+) -> Generator[tuple[Tensor, Tensor]]:
+    """Images float32 (R, B, C, H, W) and labels (R, B) of the steps `first` to `steps` - 1.
+
+    Close it where not all of it is used: images that are streamed have worker processes.
+
+    Parameters
+    ----------
+    orders: one a replicate, which have drawn `first` batches each (`BatchOrder.skip`).
+    augmentation: of as many replicates, or None for the images as they are.
+    """
+    drawn: deque[Tensor] = deque()  # rows whose images are on their way
+
+    def requests() -> Iterator[Tensor]:
+        for _ in range(first, steps):
+            drawn.append(torch.stack([order.next() for order in orders]))
+            yield drawn[-1]
+
+    with contextlib.closing(images.gather(requests())) as gathered:
+        for step, pixels in enumerate(gathered, start=first):
+            seen = pixels if augmentation is None else augmentation(pixels, step=step)
+            yield images.standardised(seen), images.labels_of(drawn.popleft())
+
+
+def evaluation_batches(images: Images, rows: Tensor, size: int) -> Generator[tuple[Tensor, Tensor]]:
+    """Images float32 (B, C, H, W) and labels (B,) of `rows`, in their order, B <= `size`."""
+    pieces = torch.split(rows, size)
+    with contextlib.closing(images.gather(pieces)) as gathered:
+        for piece, pixels in zip(pieces, gathered, strict=True):
+            yield images.standardised(pixels), images.labels_of(piece)
 
 
 def as_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -98,6 +158,28 @@ def channel_statistics(
         mean.astype(np.float32).reshape(-1, 1, 1),
         std.astype(np.float32).reshape(-1, 1, 1),
     )
+
+
+def open_images(
+    dataset: Dataset, rows: NDArray[np.int64], device: torch.device
+) -> tuple[Images, Images]:
+    """The training and the test split, both standardised by the images that are trained on.
+
+    Parameters
+    ----------
+    rows: int64 (N,), the rows of the training split that are trained on.
+    """
+    mean, std = (
+        as_tensor(array, device) for array in channel_statistics(dataset.train_images, rows)
+    )
+    train, test = (
+        Images(as_tensor(pixels, device), as_tensor(labels, device), mean, std)
+        for pixels, labels in (
+            (dataset.train_images, dataset.train_labels),
+            (dataset.test_images, dataset.test_labels),
+        )
+    )
+    return train, test
 
 
 def take_batches(images: Images, orders: Sequence[BatchOrder]) -> tuple[Tensor, Tensor]:
