@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ticketsweep.train.gates.interface import Gates
 from ticketsweep.train.pack import Layout
@@ -22,8 +22,9 @@ def layout_of() -> Callable[[list[int]], Layout]:
     """The layout of linear layers of these widths."""
 
     def build(widths: list[int]) -> Layout:
-        pairs = itertools.pairwise(widths)
-        return Layout.of(nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairs)))
+        shapes = tuple((fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(widths))
+        names = tuple(f"{at}.weight" for at in range(len(shapes)))
+        return Layout(names, shapes, tuple(rows * columns for rows, columns in shapes))
 
     return build
 

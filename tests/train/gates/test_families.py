@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ticketsweep.train.gates import FAMILIES
 from ticketsweep.train.gates.gated import penalty_strengths
 from ticketsweep.train.gates.interface import Family, Gates
 from ticketsweep.train.optimizers import OPTIMIZERS
+from ticketsweep.train.pack import Layout
 
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
 WIDTHS = [20, 7, 4]
@@ -23,8 +25,10 @@ STEPS = 6
 
 def family_of(name: str) -> Family:
     """The family with the settings that it has by default."""
-    gate = parse_config({"gate": {"family": name}}, source="test").gate
-    return FAMILIES[name](**gate.model_dump(exclude={"family", "granularity"}))
+    gate = parse_config({"gate": {"family": name}}, source="test").gate.model_dump()
+    return FAMILIES[name](
+        **{field: gate[field] for field in inspect.signature(FAMILIES[name]).parameters}
+    )
 
 
 def weights_of(replicate: Replicate, size: int) -> Tensor:
@@ -109,6 +113,104 @@ def test_every_step_has_its_own_gradient(
     wanted = gradient(few, 3, torch.tensor(1.0))
     assert torch.equal(gradient(many, 3, torch.tensor(1.0)), wanted)
     assert not torch.equal(wanted, torch.zeros_like(wanted))
+
+
+@pytest.mark.parametrize("interrupted", range(STEPS))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gates_that_are_restored_go_on_bit_for_bit(
+    name: str, interrupted: int, started: Callable[..., Gates], gradient: Callable[..., Tensor]
+) -> None:
+    gates, target = started(name), torch.tensor(1.0)
+    update = OPTIMIZERS["adam"](gates.parameter)
+    for step in range(STEPS):
+        if step == interrupted:
+            state = gates.state()
+            resumed, again = gates, update
+            gates = started(name)
+            update = OPTIMIZERS["adam"](gates.parameter)
+            gradient(gates, 0, target)  # whatever they did before is forgotten
+            update(0.05)
+            gates.restore(state)
+            update.restore(again.state())
+        if step >= interrupted:
+            gradient(resumed, step, target)
+            again(0.05)
+        gradient(gates, step, target)
+        update(0.05)
+    assert torch.equal(gates.parameter, resumed.parameter)
+    assert torch.equal(gates.harden(), resumed.harden())
+    assert gates.expected_density(STEPS - 1).equal(resumed.expected_density(STEPS - 1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_state_is_not_moved_by_what_follows(
+    name: str, started: Callable[..., Gates], gradient: Callable[..., Tensor]
+) -> None:
+    gates = started(name)
+    state = gates.state()
+    copies = {key: tensor.clone() for key, tensor in state.items()}
+    update = OPTIMIZERS["sgd"](gates.parameter)
+    for step in range(STEPS):
+        gradient(gates, step, torch.tensor(1.0))
+        update(0.1)
+    for key, tensor in state.items():
+        assert torch.equal(tensor, copies[key]), key
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_replicate_that_is_lost_touches_no_other(
+    name: str, lost: int, started: Callable[..., Gates], gradient: Callable[..., Tensor]
+) -> None:
+    """From the third step on its loss is NaN, and so is its gradient."""
+    seen: list[list[Tensor]] = []
+    for spoilt in (1.0, float("nan")):
+        gates, found = started(name), []
+        for step in range(STEPS):
+            if not gates.rounds or step in gates.rounds:
+                update = OPTIMIZERS["adam"](gates.parameter)
+            coefficients = torch.ones(len(PLAN), 1)
+            coefficients[lost] = 1.0 if step < 2 else spoilt
+            found.append(gradient(gates, step, coefficients))
+            update(0.05)
+            found += [gates.parameter.detach().clone(), gates.harden(), gates.undecided()]
+            found.append(gates.expected_density(step))
+        seen.append(found)
+    others = [at for at in range(len(PLAN)) if at != lost]
+    for sound, with_lost in zip(*seen, strict=True):
+        assert torch.equal(sound[others], with_lost[others])
+    assert gates.harden()[lost].dtype == torch.bool
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "magnitude"])
+def test_gates_may_stand_for_units_as_well_as_for_weights(
+    name: str, gated: Callable[..., Tensor], gradient: Callable[..., Tensor]
+) -> None:
+    """Then the weights are ones, and what is sampled are the gates themselves."""
+    shapes = ((6,), (2, 3, 1), (1,))
+    units = Layout(("inputs", "images", "outputs"), shapes, (6, 6, 1))
+    gates = family_of(name).gates(torch.ones(len(PLAN), 13), units, PLAN, steps=STEPS)
+    assert [tuple(layer.shape[1:]) for layer in gates.sample(0)] == list(shapes)
+    z = gated(gates, 0)
+    assert ((z >= 0) & (z <= 1)).all()
+    update = OPTIMIZERS["adam"](gates.parameter)
+    for step in range(STEPS):
+        assert torch.isfinite(gradient(gates, step, torch.tensor(1.0))).all()
+        update(0.05)
+    assert gates.harden().shape == (len(PLAN), 13)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_are_trained_by_magnitude_pruning_alone(
+    name: str, started: Callable[..., Gates]
+) -> None:
+    gates = started(name)
+    if name != "magnitude":
+        assert gates.trained_weights is None
+    else:
+        assert gates.trained_weights is not None
+        assert torch.equal(gates.trained_weights, gates.parameter)
+        assert not gates.trained_weights.requires_grad
 
 
 @pytest.mark.parametrize("name", ["gaussian", "hard_concrete", "edge_popup", "random"])

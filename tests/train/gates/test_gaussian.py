@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from ticketsweep.train.gates.gaussian import (
     GaussianGates,
@@ -32,8 +32,9 @@ LAST = 1  # the second of two steps, at `temperature_end`
 
 
 def layout_of(widths: list[int]) -> Layout:
-    pairs = itertools.pairwise(widths)
-    return Layout.of(nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in pairs)))
+    shapes = tuple((fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(widths))
+    names = tuple(f"{at}.weight" for at in range(len(shapes)))
+    return Layout(names, shapes, tuple(rows * columns for rows, columns in shapes))
 
 
 def gates_of(

@@ -9,7 +9,7 @@ Nothing is penalised: the density is given.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,12 +69,16 @@ def initial_scores(layout: Layout, seeds: Sequence[int]) -> Tensor:
 class EdgePopupGates:
     """The gates of a pack; see `interface.Gates`. A gate is 0 or 1 at every step.
 
+    In a row with NaN, which ranks above every number, a layer may keep fewer.
+
     Parameters
     ----------
     scores: before the first step, float32 (R, G).
     density, ranked_by: see `EdgePopupSettings`.
     rounds: (0,), or () to leave the scores as they are.
     """
+
+    trained_weights = None
 
     def __init__(
         self,
@@ -130,3 +134,11 @@ class EdgePopupGates:
         parts = torch.split(ranked, list(self._layout.sizes), dim=1)
         kept = [top_k(part, count) for part, count in zip(parts, self._counts, strict=True)]
         return torch.cat(kept, dim=1)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `interface.Gates`."""
+        return {"parameter": self.parameter.detach().clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `interface.Gates`."""
+        self.parameter.detach().copy_(state["parameter"])

@@ -6,6 +6,7 @@ fresh temporary for each operation costs more than the arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -43,3 +44,14 @@ def penalty_strengths(strength: float, *, warmup: float, steps: int) -> list[flo
     """Strength of the penalty at each step: linear from 0 over the first `warmup` share of them."""
     rise = warmup * steps
     return [strength * min(1.0, step / rise) if rise else strength for step in range(steps)]
+
+
+def generator_states(generators: Sequence[torch.Generator]) -> Tensor:
+    """Where each generator stands: uint8, a row for each."""
+    return torch.stack([generator.get_state() for generator in generators])
+
+
+def set_generator_states(generators: Sequence[torch.Generator], states: Tensor) -> None:
+    """Set each generator to its row of `generator_states`."""
+    for generator, state in zip(generators, states.cpu(), strict=True):
+        generator.set_state(state.clone())  # it reads from the start of a storage: no views

@@ -9,14 +9,19 @@ The module has the formulas in the plain, and the gates of a pack that compute t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
+from ticketsweep.train.gates.gated import (
+    GatedWeights,
+    generator_states,
+    penalty_strengths,
+    set_generator_states,
+)
 from ticketsweep.train.pack import Layers, Layout
 from ticketsweep.train.schedules import temperatures
 
@@ -85,6 +90,7 @@ class GaussianGates:
     """
 
     rounds = (0,)
+    trained_weights = None
 
     def __init__(
         self,
@@ -164,3 +170,15 @@ class GaussianGates:
     def harden(self) -> Tensor:
         """Gates that are kept, `mu > 0.5`: bool (R, G)."""
         return self.parameter > 0.5
+
+    def state(self) -> dict[str, Tensor]:
+        """See `interface.Gates`."""
+        return {
+            "parameter": self.parameter.detach().clone(),
+            "generators": generator_states(self._generators),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `interface.Gates`."""
+        self.parameter.detach().copy_(state["parameter"])
+        set_generator_states(self._generators, state["generators"])

@@ -10,14 +10,19 @@ Annealing beta makes single samples harder, not the choice: P(z > 1/2) = sigmoid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
+from ticketsweep.train.gates.gated import (
+    GatedWeights,
+    generator_states,
+    penalty_strengths,
+    set_generator_states,
+)
 from ticketsweep.train.pack import Layers, Layout
 from ticketsweep.train.schedules import temperatures
 
@@ -76,6 +81,7 @@ class HardConcreteGates:
     """
 
     rounds = (0,)
+    trained_weights = None
 
     def __init__(
         self,
@@ -154,3 +160,15 @@ class HardConcreteGates:
     def harden(self) -> Tensor:
         """Gates that are more than half open without noise, `log_alpha > 0`: bool (R, G)."""
         return self.parameter > 0
+
+    def state(self) -> dict[str, Tensor]:
+        """See `interface.Gates`."""
+        return {
+            "parameter": self.parameter.detach().clone(),
+            "generators": generator_states(self._generators),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `interface.Gates`."""
+        self.parameter.detach().copy_(state["parameter"])
+        set_generator_states(self._generators, state["generators"])

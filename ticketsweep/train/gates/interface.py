@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -15,7 +15,8 @@ class Gates(Protocol):
     """The gates of a pack: G gates for each of R replicates, all in one flat tensor.
 
     A replicate's row is computed from its own rows and seeds alone, so that it does not depend on
-    its pack.
+    its pack. A row whose values became infinite or NaN stays in the pack: nothing raises, and no
+    other row changes.
     """
 
     @property
@@ -25,6 +26,10 @@ class Gates(Protocol):
     @property
     def rounds(self) -> tuple[int, ...]:
         """The steps before which the optimizer begins afresh: (0,), or () if nothing is trained."""
+
+    @property
+    def trained_weights(self) -> Tensor | None:
+        """The weights (R, G) that the family itself trains; None where it gates those it got."""
 
     def sample(self, step: int) -> Layers:
         """Gated weights (R, *shape) of each layer at this step, counted from 0; steps ascend.
@@ -42,6 +47,12 @@ class Gates(Protocol):
     def harden(self) -> Tensor:
         """Gates that are kept if training ends now: bool (R, G)."""
 
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all that the next steps depend on, but for the optimizer's own state."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state()` of gates that were built alike, bit for bit on the same device."""
+
 
 class Family(Protocol):
     """A family's hyperparameters; the fields of the same name in `config` have their ranges."""
@@ -53,7 +64,9 @@ class Family(Protocol):
 
         Parameters
         ----------
-        weights: W_k, float32 (R, G), a row for each replicate; left as they are.
-        layout: of a row of weights.
+        weights: W_k, float32 (R, G), a row for each replicate; left as they are. Or ones, where
+            the caller multiplies: a gate then stands for a whole unit, or for a weight that is
+            trained along. `magnitude` needs weights.
+        layout: of a row of weights, or of units: then a shape may be (n,) or (C, H, W).
         steps: of training, all rounds together, >= 1.
         """

@@ -6,7 +6,7 @@ magnitude, is pruned and the others are rewound to W_k. The ticket is the mask o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +62,14 @@ class MagnitudeGates:
     ) -> None:
         self.rounds = tuple(steps * at // settings.rounds for at in range(settings.rounds))
         self._begun = 0  # rounds
-        self._share = settings.share
         self._groups = [layout.size] if settings.scope == "global" else list(layout.sizes)
+        # What each round leaves of each group. Counted beforehand, since every replicate keeps as
+        # many, even one whose weights became NaN.
+        self._left: list[list[int]] = []
+        left = self._groups
+        for _ in self.rounds:
+            left = [survivors(count, share=settings.share) for count in left]
+            self._left.append(left)
         self._layout = layout
         self._rewound = weights
         self._kept = torch.ones_like(weights, dtype=torch.bool)
@@ -71,6 +77,11 @@ class MagnitudeGates:
         self._gradient = torch.empty_like(weights)
         self.parameter = weights.clone().requires_grad_()
         self.parameter.grad = self._gradient
+
+    @property
+    def trained_weights(self) -> Tensor:
+        """The weights under training, pruned ones included, (R, G)."""
+        return self.parameter.detach()
 
     def sample(self, step: int) -> Layers:
         """The weights under training, pruned ones 0; a new round first prunes and rewinds."""
@@ -104,13 +115,21 @@ class MagnitudeGates:
     def harden(self) -> Tensor:
         """What the round would keep if it ended now: bool (R, G)."""
         ranked = torch.where(self._kept, self.parameter.abs(), -1.0)  # pruned weights stay pruned
-        parts = zip(
-            torch.split(ranked, self._groups, dim=1),
-            torch.split(self._kept, self._groups, dim=1),
-            strict=True,
-        )
-        chosen = []
-        for values, kept in parts:
-            left = int(kept[0].sum())  # the same in every replicate: counts are all that is shared
-            chosen.append(top_k(values, survivors(left, share=self._share)))
+        parts = torch.split(ranked, self._groups, dim=1)
+        left = self._left[max(0, self._begun - 1)]
+        chosen = [top_k(values, count) for values, count in zip(parts, left, strict=True)]
         return torch.cat(chosen, dim=1)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `interface.Gates`."""
+        return {
+            "parameter": self.parameter.detach().clone(),
+            "kept": self._kept.clone(),
+            "begun": torch.tensor(self._begun),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `interface.Gates`."""
+        self.parameter.detach().copy_(state["parameter"])
+        self._kept.copy_(state["kept"])
+        self._begun = int(state["begun"])

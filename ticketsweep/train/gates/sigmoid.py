@@ -8,7 +8,7 @@ The temperature is the paper's 1 / beta: its beta grows from 1 to about 200.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +65,7 @@ class SigmoidGates:
     """
 
     rounds = (0,)
+    trained_weights = None
 
     def __init__(
         self, settings: SigmoidSettings, weights: Tensor, layout: Layout, *, steps: int
@@ -125,3 +126,11 @@ class SigmoidGates:
     def harden(self) -> Tensor:
         """Gates that are more than half open, `s > 0`: bool (R, G)."""
         return self.parameter > 0
+
+    def state(self) -> dict[str, Tensor]:
+        """See `interface.Gates`."""
+        return {"parameter": self.parameter.detach().clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `interface.Gates`."""
+        self.parameter.detach().copy_(state["parameter"])

@@ -10,11 +10,12 @@ from torch import Tensor
 def top_k(values: Tensor, k: int) -> Tensor:
     """The k largest of each row: bool (R, n) with exactly k true in a row.
 
-    Of equal values the first are taken, so the choice is the same on every machine.
+    Of equal values the first are taken, so the choice is the same on every machine. NaN ranks above
+    every number and is never taken, so a row with NaN has fewer; other rows are as without it.
 
     Parameters
     ----------
-    values: (R, n), none of them NaN.
+    values: (R, n).
     k: in 1..n.
     """
     threshold = _kth_largest(values, k)
