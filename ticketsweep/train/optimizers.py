@@ -7,7 +7,8 @@ three seconds in every worker process, and its bookkeeping costs as much as a sm
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,28 +16,52 @@ from torch import Tensor
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 SGD_MOMENTUM = 0.9
+_CLIP_EPSILON = 1e-6  # torch's: keeps a gradient of zeros from being divided by its norm
 
-Step = Callable[[float], None]
 
-
-def adam(parameter: Tensor) -> Step:
-    """Adam (Kingma & Ba 2015) with torch's defaults; each call makes a step from `parameter.grad`.
+class Optimizer(Protocol):
+    """Moves one parameter in place.
 
     It acts on each element alone, so a replicate's update does not depend on its pack.
     """
-    values, gradients = _detached(parameter)
-    first, second = torch.zeros_like(values), torch.zeros_like(values)
-    count = torch.zeros((), device=values.device)
 
-    def step(lr: float) -> None:
-        count.add_(1)
+    def __call__(self, lr: float) -> None:
+        """Make a step from `parameter.grad`."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all that the next steps depend on, but for the parameter."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state()` of such an optimizer, bit for bit on the same device."""
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) with torch's defaults.
+
+    Parameters
+    ----------
+    parameter: float32; its `grad` is a buffer that stays in place.
+
+    Raises
+    ------
+    ValueError: the parameter has no `grad`.
+    """
+
+    def __init__(self, parameter: Tensor) -> None:
+        self._values, self._gradients = _detached(parameter)
+        self._first, self._second = torch.zeros_like(self._values), torch.zeros_like(self._values)
+        self._count = torch.zeros((), device=self._values.device)
+
+    def __call__(self, lr: float) -> None:
+        """See `Optimizer`."""
+        self._count.add_(1)
         torch._fused_adam_(
-            [values],
-            [gradients],
-            [first],
-            [second],
+            [self._values],
+            [self._gradients],
+            [self._first],
+            [self._second],
             [],
-            [count],
+            [self._count],
             lr=lr,
             beta1=ADAM_BETAS[0],
             beta2=ADAM_BETAS[1],
@@ -46,19 +71,43 @@ def adam(parameter: Tensor) -> Step:
             maximize=False,
         )
 
-    return step
+    def state(self) -> dict[str, Tensor]:
+        """See `Optimizer`."""
+        return {
+            "first": self._first.clone(),
+            "second": self._second.clone(),
+            "count": self._count.clone(),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Optimizer`."""
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._count.copy_(state["count"])
 
 
-def sgd(parameter: Tensor) -> Step:
-    """Gradient descent with momentum 0.9; each call makes a step from `parameter.grad`."""
-    values, gradients = _detached(parameter)
-    momentum = torch.zeros_like(values)
+class Sgd:
+    """Gradient descent with momentum 0.9.
 
-    def step(lr: float) -> None:
+    Parameters
+    ----------
+    parameter: float32; its `grad` is a buffer that stays in place.
+
+    Raises
+    ------
+    ValueError: the parameter has no `grad`.
+    """
+
+    def __init__(self, parameter: Tensor) -> None:
+        self._values, self._gradients = _detached(parameter)
+        self._momentum = torch.zeros_like(self._values)
+
+    def __call__(self, lr: float) -> None:
+        """See `Optimizer`."""
         torch._fused_sgd_(
-            [values],
-            [gradients],
-            [momentum],
+            [self._values],
+            [self._gradients],
+            [self._momentum],
             weight_decay=0.0,
             momentum=SGD_MOMENTUM,
             lr=lr,
@@ -68,10 +117,26 @@ def sgd(parameter: Tensor) -> Step:
             is_first_step=False,
         )
 
-    return step
+    def state(self) -> dict[str, Tensor]:
+        """See `Optimizer`."""
+        return {"momentum": self._momentum.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Optimizer`."""
+        self._momentum.copy_(state["momentum"])
 
 
-OPTIMIZERS: dict[str, Callable[[Tensor], Step]] = {"adam": adam, "sgd": sgd}
+OPTIMIZERS: dict[str, Callable[[Tensor], Optimizer]] = {"adam": Adam, "sgd": Sgd}
+
+
+def clip_rows_(gradient: Tensor, limit: float) -> None:
+    """Scale each replicate's row of a gradient (R, G) in place, so that its norm is <= limit.
+
+    As `torch.nn.utils.clip_grad_norm_` does for a replicate alone. A row with NaN becomes NaN, and
+    no other row is touched.
+    """
+    norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    gradient.mul_((limit / (norms + _CLIP_EPSILON)).clamp_(max=1.0))
 
 
 def _detached(parameter: Tensor) -> tuple[Tensor, Tensor]:
