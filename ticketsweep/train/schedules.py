@@ -29,6 +29,8 @@ SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
     "cosine": _cosine,
 }
 
+LEARNING_RATES = {name: SCHEDULES[name] for name in ("constant", "linear", "cosine")}
+
 
 def temperatures(schedule: str, *, start: float, end: float, steps: int) -> list[float]:
     """Temperature of each step, from `start` at the first to `end` at the last (`constant`: not).
@@ -39,10 +41,21 @@ def temperatures(schedule: str, *, start: float, end: float, steps: int) -> list
     return [at(start, end, step / max(1, steps - 1)) for step in range(steps)]
 
 
-def learning_rates(schedule: str, *, lr: float, steps: int) -> list[float]:
-    """Learning rate of each step; `cosine` falls from `lr` towards 0, which it would reach next."""
-    at = {"constant": _constant, "cosine": _cosine}[schedule]
-    return [at(lr, 0.0, step / steps) for step in range(steps)]
+def learning_rates(schedule: str, *, lr: float, steps: int, warmup: float = 0.0) -> list[float]:
+    """Learning rate of each step.
+
+    It rises linearly over the first `warmup` share of the steps, to `lr` at the step that follows
+    them. From there `constant` stays; `linear` and `cosine` fall towards 0, which they would reach
+    after the last step.
+
+    Parameters
+    ----------
+    schedule: a key of `LEARNING_RATES`.
+    warmup: in [0, 1].
+    """
+    at, rise = LEARNING_RATES[schedule], round(warmup * steps)
+    rising = [lr * (step + 1) / (rise + 1) for step in range(rise)]
+    return rising + [at(lr, 0.0, step / (steps - rise)) for step in range(steps - rise)]
 
 
 def log_steps(steps: int, points: int) -> list[int]:
