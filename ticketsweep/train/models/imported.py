@@ -49,7 +49,10 @@ def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Mo
         model = factory(**sizes)
     except Exception as error:
         call = ", ".join(f"{key}={value}" for key, value in sizes.items())
-        raise ModelError(f"model {name} failed when called with {call}: {_said(error)}") from error
+        raise ModelError(
+            f"model {name} failed when called with {call}: {_said(error)} "
+            "(these are the channels, height and width of images, and the number of outputs)"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"model {name} must return a torch.nn.Module, got {type(model).__name__} "
@@ -143,7 +146,8 @@ def _logits(name: str, model: nn.Module, images: Tensor) -> Tensor:
         logits: Tensor = functional_call(model, buffers, (images,))
     except Exception as error:
         raise ModelError(
-            f"model {name} failed on images {tuple(images.shape)}: {_said(error)}"
+            f"model {name} failed on images {tuple(images.shape)}: {_said(error)} "
+            "(let the factory build it for its input_shape, in float32 on the CPU)"
         ) from error
     return logits
 

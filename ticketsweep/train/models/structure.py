@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from torch import nn
 
@@ -121,7 +122,7 @@ def unit_sites(
 def _trunk(model: nn.Module) -> list[nn.Module]:
     """Layers and residual blocks in the order in which data passes them; none: a transformer."""
     if _is_sequence(model):
-        return list(_flat(model.children()))
+        return list(_flat(model))
     from torchvision.models import ResNet, SwinTransformer, VisionTransformer
 
     if type(model) is ResNet:
@@ -137,14 +138,14 @@ def _trunk(model: nn.Module) -> list[nn.Module]:
     )
 
 
-def _is_sequence(module: nn.Module) -> bool:
+def _is_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _flat(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for module in modules:
         if _is_sequence(module):
-            yield from _flat(module.children())
+            yield from _flat(module)  # not children(), which leaves out repeated modules
         else:
             yield module
 
