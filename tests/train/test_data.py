@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import pickle
 import shutil
 import socket
 import struct
+import sys
+import tarfile
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from ticketsweep.errors import DataError
 from ticketsweep.train.data import Dataset, check_sizes, load_dataset, split_validation
@@ -147,11 +154,11 @@ def test_a_damaged_archive_is_named(idx_folder: Path, tmp_path: Path) -> None:
 def test_a_cut_off_file_is_refused(idx_folder: Path, tmp_path: Path) -> None:
     broken = idx_folder / "train-images-idx3-ubyte"
     broken.write_bytes(broken.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"MNIST's four files, but they cannot be read"):
+    with pytest.raises(DataError, match=r"MNIST's 4 files, but they cannot be read"):
         load_dataset("mnist", data_root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_missing_files_without_a_network_end_in_one_message(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +207,152 @@ def test_real_mnist_is_read_from_its_archives(real_data: Path) -> None:
     assert np.bincount(mnist.test_labels).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
+
+
+# --- CIFAR's own format -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def cifar(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, Path, np.ndarray]:
+    """A small data set in torchvision's format, whose checksums torchvision is told.
+
+    Its name, its folder, and the training images.
+    """
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[request.param]
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+
+    def write(name: str, content: dict[str, Any]) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    drawn = []
+    for key in ("train_list", "test_list"):
+        checksums = []
+        for name, _ in getattr(kind, key):
+            pixels = generator.integers(0, 256, size=(20, 3072), dtype=np.uint8)
+            labels = {"labels" if request.param == "cifar10" else "fine_labels": [*range(10)] * 2}
+            checksums.append([name, write(name, {"data": pixels, **labels})])
+            drawn.append(pixels)
+        monkeypatch.setattr(kind, key, checksums)
+    names = {kind.meta["key"]: [str(n) for n in range(10)]}
+    checksum = write(kind.meta["filename"], names)
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": checksum})
+    return request.param, folder, np.concatenate(drawn[:-1]).reshape(-1, 3, 32, 32)
+
+
+def test_packed_and_unpacked_cifar_are_the_same_data(cifar: tuple[str, Path, np.ndarray]) -> None:
+    name, folder, images = cifar
+    plain = load_dataset(name, data_root=folder.parent)
+    assert np.array_equal(plain.train_images, images)
+    assert plain.train_labels[:12].tolist() == [*range(10), 0, 1]
+    assert plain.train_labels.dtype == np.int64
+    assert (len(plain.test_labels), plain.classes) == (20, 10)
+    archive = folder.parent / {"cifar10": CIFAR10, "cifar100": CIFAR100}[name].filename
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, arcname=folder.name)
+    shutil.rmtree(folder)
+    assert load_dataset(name, data_root=folder.parent).digest == plain.digest
+    assert list(folder.parent.iterdir()) == [archive]  # the folder may be read-only
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=f"{archive.name} must be a gzip file"):
+        load_dataset(name, data_root=folder.parent)
+
+
+def test_a_file_with_another_checksum_is_refused(cifar: tuple[str, Path, np.ndarray]) -> None:
+    name, folder, _ = cifar
+    (folder / "meta").write_bytes(b"other")
+    (folder / "batches.meta").write_bytes(b"other")
+    with pytest.raises(DataError, match=r"files, but they cannot be read: Dataset .*\. \(delete"):
+        load_dataset(name, data_root=folder.parent)
+
+
+# --- Functions of the user's --------------------------------------------------------------------
+
+SMALL = """
+    import numpy as np
+    def arrays(labels=np.int64):
+        images = np.arange(6 * 2 * 3 * 3).reshape(6, 2, 3, 3).astype(np.uint8)
+        return images, np.arange(6).astype(labels) % 2, images[:2], np.arange(2)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Writes a module of the user's into the working folder, and gives its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    written: list[str] = []
+
+    def write(text: str) -> str:
+        written.append(f"data_of_a_user_{len(written)}")
+        Path(f"{written[-1]}.py").write_text(textwrap.dedent(SMALL) + textwrap.dedent(text))
+        return written[-1]
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+def test_a_factorys_arrays_are_the_data_set(module: Callable[[str], str]) -> None:
+    loaded = load_dataset(f"{module('')}:arrays", data_root=NOWHERE)
+    assert loaded.input_shape == (2, 3, 3)
+    assert loaded.train_labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert loaded.classes == 2
+    same = load_dataset(f"{module('def same(): return list(arrays())')}:same", data_root=NOWHERE)
+    assert same.digest == loaded.digest
+    other = module("def other(): return (255 - arrays()[0], *arrays()[1:])")
+    assert load_dataset(f"{other}:other", data_root=NOWHERE).digest != loaded.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"data_of_a_user_0 must have a function f without arguments, got none$"),
+        ("f = 3", r"have a function f without arguments, got a value of type int$"),
+        ("1 / 0", r"cannot be imported: ZeroDivisionError: division by zero \(it is looked for in"),
+        ("raise SystemExit(3)", r"cannot be imported: SystemExit: 3 "),
+        ("def f(:", r"cannot be imported: SyntaxError: "),
+        ("def f(n): pass", r"f\(\) raised TypeError: f\(\) missing 1 required .* \(try it: python"),
+        ("def f(): raise KeyError", r"f\(\) raised KeyError \(try it"),
+        ("def f(): return 1", r"f\(\) must return train_images, .*, got a value of type int$"),
+        ("def f(): return arrays()[:2]", r"test_labels, got 2 values$"),
+        (
+            "def f(): return arrays(np.int32)",
+            r"train_labels must be a numpy array int64 \(N,\), got int32 \(6,\)$",
+        ),
+        (
+            "def f(): return arrays()[0][:, 0], *arrays()[1:]",
+            r"train_images must be a numpy array uint8 \(N, C, H, W\) .*, got uint8 \(6, 3, 3\)$",
+        ),
+        (
+            "def f(): return *arrays()[:3], np.arange(3)",
+            r"test_labels must have a label for each of 2 test_images, got 3$",
+        ),
+        ("def f(): return arrays()[0], arrays()[1] + 1, *arrays()[2:]", r"labels must be 0\.\.K-1"),
+    ],
+)
+def test_a_factory_that_gives_no_data_set_is_refused_in_one_line(
+    module: Callable[[str], str], text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(f"{module(text)}:f", data_root=NOWHERE)
+    assert str(caught.value).startswith("dataset data_of_a_user_0:f: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_is_nowhere_is_refused_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be imported: ModuleNotFoundError: .* looked for"):
+        load_dataset("no_such_module_of_a_user:f", data_root=NOWHERE)
+
+
+@pytest.mark.parametrize("name", ["digits", "parquet:x", "some.module:f"])
+def test_only_an_image_folder_takes_a_size(name: str) -> None:
+    with pytest.raises(DataError, match=rf"image_size must be null where dataset is {name}, got 8"):
+        load_dataset(name, data_root=NOWHERE, image_size=8)
 
 
 # --- Parquet folders ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Data sets, whole in memory as uint8 images, by name.
+"""Data sets by name: uint8 images whole in memory, or the names of image files.
 
 Only numpy is imported here: the driver of a sweep loads a data set and hands its arrays to the
 workers, and torch, scikit-learn, Pillow and pyarrow are needed only while a data set is read.
@@ -6,17 +6,11 @@ workers, and torch, scikit-learn, Pillow and pyarrow are needed only while a dat
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
 import os
-import shutil
-import socket
-import sys
-import tempfile
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +18,9 @@ from numpy.typing import NDArray
 
 from ticketsweep.errors import DataError, did_you_mean
 from ticketsweep.seeds import derive_seed
+from ticketsweep.train.imagefolder import ImageFiles, read_image_folder
 
-CACHE = "~/.cache/ticketsweep"
-DOWNLOAD_TIMEOUT = 8.0  # seconds without an answer: a machine without a network must not hang
+IMAGE_SIZE = 224  # of an image folder's images: ImageNet's usual, and what ViT-B takes
 
 
 @dataclass(frozen=True)
@@ -36,16 +30,17 @@ class Dataset:
     Attributes
     ----------
     name: as the configuration names it.
-    train_images, test_images: uint8 (N, C, H, W), possibly read-only.
+    train_images, test_images: uint8 (N, C, H, W), possibly read-only; or the files of a data set
+        that is streamed, with the same `shape`.
     train_labels, test_labels: int64 (N,), in 0..classes-1.
     classes: number of classes.
-    digest: blake2b, hex, of the arrays' shapes and contents.
+    digest: blake2b, hex, of the arrays' shapes and contents; of files, see `imagefolder`.
     """
 
     name: str
-    train_images: NDArray[np.uint8]
+    train_images: NDArray[np.uint8] | ImageFiles
     train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
+    test_images: NDArray[np.uint8] | ImageFiles
     test_labels: NDArray[np.int64]
     classes: int
     digest: str
@@ -65,31 +60,40 @@ class Split:
     labels: NDArray[np.int64]
 
 
-def load_dataset(name: str, *, data_root: Path | None) -> Dataset:
+def load_dataset(name: str, *, data_root: Path | None, image_size: int | None = None) -> Dataset:
     """Load a data set by its configuration name.
 
     Parameters
     ----------
-    name: a key of `LOADERS`, or `parquet:DIR` (a relative DIR is relative to the working folder).
+    name: a key of `LOADERS`; `parquet:DIR` or `imagefolder:DIR` (a relative DIR is relative to the
+        working folder); or `package.module:factory`, a function of the user's.
     data_root: the folder where torchvision's data sets lie, or are downloaded to; it must exist.
         None for the user's cache, which is made where something is downloaded.
+    image_size: height and width that the images of an image folder are brought to; None for
+        `IMAGE_SIZE`.
 
     Raises
     ------
-    DataError: the name is unknown, or the data is missing or not in the layout it should have.
+    DataError: the name is unknown, the data is missing or not in the layout it should have, or
+        `image_size` is set for a data set whose images have a size.
     """
-    if name.startswith("parquet:"):
-        from ticketsweep.train.parquet import read_parquet_folder
-
-        try:
-            train, test = read_parquet_folder(_expanded(name.removeprefix("parquet:")))
-        except DataError as error:
-            raise DataError(f"dataset {name}: {error}") from error
-    elif name in LOADERS:
-        train, test = LOADERS[name](data_root)
-    else:
-        hint = did_you_mean(name, [*LOADERS, "parquet:DIR"])
-        raise DataError(f"dataset must be a known name, got {name!r} ({hint})")
+    scheme, colon, rest = name.partition(":")
+    if image_size is not None and scheme != "imagefolder":
+        raise DataError(
+            f"image_size must be null where dataset is {name}, got {image_size} "
+            "(only the images of imagefolder:DIR are brought to a size)"
+        )
+    if not colon:
+        if name not in LOADERS:
+            hint = did_you_mean(name, [*LOADERS, "parquet:DIR", "imagefolder:DIR"])
+            raise DataError(f"dataset must be a known name, got {name!r} ({hint})")
+        return _checked(name, *LOADERS[name](data_root))
+    try:
+        if scheme == "imagefolder":
+            return _of_files(name, expanded(rest), size=image_size or IMAGE_SIZE)
+        train, test = _parquet(rest) if scheme == "parquet" else _factory(name)
+    except DataError as error:
+        raise DataError(f"dataset {name}: {error}") from error
     return _checked(name, train, test)
 
 
@@ -169,116 +173,56 @@ def _digits(_data_root: Path | None) -> tuple[Split, Split]:
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 
-def _mnist(data_root: Path | None) -> tuple[Split, Split]:
-    from torchvision.datasets import MNIST
+def _torchvision_idx(kind: str, data_root: Path | None) -> tuple[Split, Split]:
+    from ticketsweep.train.torchvision_data import read_idx
 
-    return _torchvision_idx(MNIST, data_root)
+    return read_idx(kind, data_root)
 
 
-def _fashion_mnist(data_root: Path | None) -> tuple[Split, Split]:
-    from torchvision.datasets import FashionMNIST
+def _torchvision_cifar(kind: str, data_root: Path | None) -> tuple[Split, Split]:
+    from ticketsweep.train.torchvision_data import read_cifar
 
-    return _torchvision_idx(FashionMNIST, data_root)
+    return read_cifar(kind, data_root)
+
+
+def _parquet(folder: str) -> tuple[Split, Split]:
+    from ticketsweep.train.parquet import read_parquet_folder
+
+    return read_parquet_folder(expanded(folder))
+
+
+def _factory(name: str) -> tuple[Split, Split]:
+    from ticketsweep.train.arrays import read_factory
+
+    return read_factory(name)
+
+
+def _of_files(name: str, folder: Path, *, size: int) -> Dataset:
+    found = read_image_folder(folder, size=size)
+    return Dataset(
+        name=name,
+        train_images=found.train,
+        train_labels=found.train_labels,
+        test_images=found.test,
+        test_labels=found.test_labels,
+        classes=int(found.train_labels[-1]) + 1,
+        digest=found.digest,
+    )
 
 
 LOADERS: dict[str, Callable[[Path | None], tuple[Split, Split]]] = {
     "digits": _digits,
-    "mnist": _mnist,
-    "fashion-mnist": _fashion_mnist,
+    "mnist": partial(_torchvision_idx, "MNIST"),
+    "fashion-mnist": partial(_torchvision_idx, "FashionMNIST"),
+    "cifar10": partial(_torchvision_cifar, "CIFAR10"),
+    "cifar100": partial(_torchvision_cifar, "CIFAR100"),
 }
 
 
-def _torchvision_idx(kind: type, given: Path | None) -> tuple[Split, Split]:
-    """Read MNIST or a data set in its format: unpacked files, else .gz files, else a download."""
-    data_root = _expanded(given or CACHE)
-    if given is not None and not data_root.is_dir():
-        raise DataError(
-            f"data_root (or $TICKETSWEEP_DATA) must name a folder that exists, got {str(given)!r} "
-            f"(correct it, or make the folder to have {kind.__name__} downloaded into it)"
-        )
-    folder = data_root / kind.__name__ / "raw"
-    archives = [folder / name for name, _ in kind.resources]  # type: ignore[attr-defined]
-    with contextlib.ExitStack() as stack:
-        root = data_root
-        if not all(archive.with_suffix("").exists() for archive in archives):
-            if all(archive.exists() for archive in archives):
-                # The folder may be read-only, so it is unpacked elsewhere.
-                root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                _unpack(archives, root / kind.__name__ / "raw")
-            else:
-                _download(kind, data_root)
-        try:
-            splits = [kind(root, train=train, download=False) for train in (True, False)]
-        except (OSError, RuntimeError, ValueError, AssertionError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{folder} must hold {kind.__name__}'s four files, but they cannot be read: "
-                f"{error or type(error).__name__} (delete them, and they are downloaded again)"
-            ) from error
-    train, test = (
-        Split(split.data.numpy()[:, None], split.targets.numpy().astype(np.int64))
-        for split in splits
-    )
-    return train, test
-
-
-def _unpack(archives: list[Path], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for archive in archives:
-        try:
-            with gzip.open(archive) as packed, (folder / archive.stem).open("wb") as plain:
-                shutil.copyfileobj(packed, plain)
-        except (OSError, EOFError) as error:
-            raise DataError(
-                f"{archive} must be a gzip file, but it cannot be unpacked: {error} "
-                "(delete it, and it is downloaded again)"
-            ) from error
-
-
-def _expanded(path: str | Path) -> Path:
+def expanded(path: str | Path) -> Path:
+    """The path with a leading `~` replaced by the user's home, where there is one."""
     # Not Path.expanduser, which raises where there is no such user, or no home.
     return Path(os.path.expanduser(path))  # noqa: PTH111
-
-
-def _download(kind: type, data_root: Path) -> None:
-    try:
-        # torchvision prints its progress; stdout is for the command's own data.
-        with (
-            _without_empty_folders(data_root / kind.__name__ / "raw"),
-            _socket_timeout(DOWNLOAD_TIMEOUT),
-            contextlib.redirect_stdout(sys.stderr),
-        ):
-            kind(data_root, download=True)
-    except (OSError, RuntimeError) as error:
-        words = str(error).split() or [type(error).__name__]
-        reason = textwrap.shorten(" ".join(words), 160, placeholder=" …")
-        raise DataError(
-            f"data_root must hold {kind.__name__}/raw/ with its four files, got {data_root}, and "
-            f"the download failed: {reason} (set data_root or $TICKETSWEEP_DATA to a folder that "
-            "has them, plain or as .gz, or run once where there is a network)"
-        ) from error
-
-
-@contextlib.contextmanager
-def _without_empty_folders(folder: Path) -> Iterator[None]:
-    """Make the folder, and remove again what of it was not there before and stays empty."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    finally:
-        for place in made:
-            with contextlib.suppress(OSError):  # it holds something
-                place.rmdir()
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _checked(name: str, train: Split, test: Split) -> Dataset:

@@ -1,4 +1,4 @@
-"""Images in a device's memory, and the order in which a replicate sees them."""
+"""Images as a training loop sees them, and the order in which a replicate does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from torch import Tensor
 
 from ticketsweep.train.augment import Augmentation
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.imagefolder import ImageFiles
+from ticketsweep.train.streaming import StreamedPixels
+
+SAMPLED = 2000  # images of a data set of files, for its mean and standard deviation
 
 
 class BatchOrder:
@@ -55,16 +59,16 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Images:
-    """A split in a device's memory: uint8 pixels, turned to standardised floats as they are used.
+    """A split of uint8 pixels, which become standardised floats as they are used.
 
     Attributes
     ----------
-    pixels: uint8 (N, C, H, W).
+    pixels: uint8 (N, C, H, W) in the device's memory, or streamed to it from files.
     labels: int64 (N,).
     mean, std: float32 (C, 1, 1), of the pixels 0..255 that are trained on.
     """
 
-    pixels: Tensor
+    pixels: Tensor | StreamedPixels
     labels: Tensor
     mean: Tensor
     std: Tensor
@@ -76,9 +80,9 @@ class Images:
 
     def gather(self, requests: Iterable[Tensor]) -> Generator[Tensor]:
         """Pixels uint8 (*rows.shape, C, H, W) of the rows of each request."""
-        for rows in requests:
-            pixels = self.pixels.index_select(0, rows.reshape(-1))
-            yield pixels.view(*rows.shape, *pixels.shape[1:])
+        if isinstance(self.pixels, StreamedPixels):
+            return self.pixels.gather(requests)
+        return _gathered(self.pixels, requests)
 
     def standardised(self, pixels: Tensor) -> Tensor:
         """Pixels (…, C, H, W) as float32, less the mean, over the standard deviation."""
@@ -87,6 +91,11 @@ class Images:
     def labels_of(self, rows: Tensor) -> Tensor:
         """Labels of these rows, in their shape."""
         return self.labels.index_select(0, rows.reshape(-1)).view(rows.shape)
+
+
+def _gathered(pixels: Tensor, requests: Iterable[Tensor]) -> Generator[Tensor]:
+    for rows in requests:
+        yield pixels.index_select(0, rows.reshape(-1)).view(*rows.shape, *pixels.shape[1:])
 
 
 def training_batches(
@@ -138,19 +147,19 @@ def as_tensor(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def channel_statistics(
-    images: NDArray[np.uint8], rows: NDArray[np.int64]
+    images: NDArray[np.uint8] | ImageFiles, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation per channel of `images[rows]`, float32 (C, 1, 1).
 
-    The sums are exact integers. A constant channel has standard deviation 1, so that it
-    can be divided by.
+    Of files, `SAMPLED` of the rows are looked at, evenly spread. The sums are exact integers. A
+    constant channel has standard deviation 1, so that it can be divided by.
     """
     sums = np.zeros((2, images.shape[1]), dtype=np.int64)
-    for start in range(0, len(rows), 4096):  # in pieces: a gathered copy of all may not fit
-        piece = images[rows[start : start + 4096]]
+    count = 0
+    for piece in _pieces(images, rows):
         sums[0] += piece.sum(axis=(0, 2, 3), dtype=np.int64)
         sums[1] += np.square(piece, dtype=np.uint16).sum(axis=(0, 2, 3), dtype=np.int64)
-    count = len(rows) * images.shape[2] * images.shape[3]
+        count += piece[:, 0].size
     mean = sums[0] / count
     std = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
     std[std == 0] = 1
@@ -160,10 +169,26 @@ def channel_statistics(
     )
 
 
+def _pieces(
+    images: NDArray[np.uint8] | ImageFiles, rows: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint8]]:
+    """The images of these rows, a part at a time: a copy of all may not fit."""
+    if isinstance(images, ImageFiles):
+        spread = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED)).astype(np.int64)
+        parts = torch.split(torch.from_numpy(rows[spread]), 100)
+        for piece in StreamedPixels(images, torch.device("cpu")).gather(parts):
+            yield piece.numpy()
+    else:
+        for start in range(0, len(rows), 4096):
+            yield images[rows[start : start + 4096]]
+
+
 def open_images(
     dataset: Dataset, rows: NDArray[np.int64], device: torch.device
 ) -> tuple[Images, Images]:
     """The training and the test split, both standardised by the images that are trained on.
+
+    Arrays are put into the device's memory, files are streamed to it.
 
     Parameters
     ----------
@@ -172,16 +197,15 @@ def open_images(
     mean, std = (
         as_tensor(array, device) for array in channel_statistics(dataset.train_images, rows)
     )
-    train, test = (
-        Images(as_tensor(pixels, device), as_tensor(labels, device), mean, std)
-        for pixels, labels in (
-            (dataset.train_images, dataset.train_labels),
-            (dataset.test_images, dataset.test_labels),
-        )
+
+    def opened(images: NDArray[np.uint8] | ImageFiles, labels: NDArray[np.int64]) -> Images:
+        if isinstance(images, ImageFiles):
+            pixels: Tensor | StreamedPixels = StreamedPixels(images, device)
+        else:
+            pixels = as_tensor(images, device)
+        return Images(pixels, as_tensor(labels, device), mean, std)
+
+    return (
+        opened(dataset.train_images, dataset.train_labels),
+        opened(dataset.test_images, dataset.test_labels),
     )
-    return train, test
-
-
-def take_batches(images: Images, orders: Sequence[BatchOrder]) -> tuple[Tensor, Tensor]:
-    """Images (R, B, C, H, W) and labels (R, B), each replicate's from its own order."""
-    return images.take(torch.stack([order.next() for order in orders]))

@@ -12,16 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ticketsweep.errors import DataError
 from ticketsweep.train.data import Split
+from ticketsweep.train.decoding import decoded
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
 TEST_PREFIXES = ("test", "validation", "valid")  # the first that has files
-COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
-GREY_MODES = {"1", "L", "LA"}
 
 
 def read_parquet_folder(folder: Path) -> tuple[Split, Split]:
@@ -119,20 +117,7 @@ def _column(path: Path, schema: pa.Schema, wanted: tuple[str, ...], kind: str) -
 def _decode(encoded: bytes | None, path: Path, row: int) -> NDArray[np.uint8]:
     if encoded is None:
         raise DataError(f"{path}, row {row}: the image must have bytes, got null")
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.mode in GREY_MODES:
-                return np.asarray(image.convert("L"))
-            if image.mode in COLOUR_MODES:
-                return np.asarray(image.convert("RGB"))
-            mode = image.mode
-    except UnidentifiedImageError:  # whose text is an address in memory
-        raise DataError(
-            f"{path}, row {row}: the image cannot be decoded: it is in no format that Pillow knows"
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}, row {row}: the image cannot be decoded: {error}") from error
-    raise DataError(f"{path}, row {row}: images must have 8 bits a channel, got mode {mode}")
+    return np.asarray(decoded(io.BytesIO(encoded), place=f"{path}, row {row}"))
 
 
 def _stack(
