@@ -53,6 +53,25 @@ def test_a_replicate_does_not_depend_on_its_pack(name: str) -> None:
     assert torch.equal(alone, again), "random in training mode"
 
 
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [(name, activation) for name in ("conv-2", "resnet-20") for activation in ("relu", "prelu")]
+    + [("vit_tiny", "relu"), ("swin_t", "relu")],
+)
+def test_a_pack_runs_under_autocast(name: str, activation: str) -> None:
+    model = small(name, width=0.125, activation=activation)
+    parameters = {
+        key: torch.stack([drawn(model, at)[key] for at in (0, 1)]) for key in drawn(model, 0)
+    }
+    images = torch.rand((2, 4, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    packed = vmap(lambda row, batch: functional_call(model, row, (batch,)))
+    with torch.no_grad():
+        exact = packed(parameters, images)
+        with torch.autocast("cpu", torch.bfloat16):
+            halved = packed(parameters, images)
+    assert float((halved.float() - exact).abs().max()) < 0.1 * float(exact.abs().max())
+
+
 @pytest.mark.parametrize("name", ["conv-2", "resnet-20", "vit_tiny", "swin_t"])
 def test_a_packed_step_has_the_gradients_of_single_steps(name: str) -> None:
     model = small(name, width=0.125)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ticketsweep.errors import ModelError, did_you_mean
 from ticketsweep.train.models.chains import edge_popup_conv, fully_connected, lenet_5
@@ -100,4 +101,11 @@ def _put_prelu(name: str, model: nn.Module) -> None:
         )
     for place in places:
         owner, _, leaf = place.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.PReLU())
+        setattr(model.get_submodule(owner), leaf, _PReLU())
+
+
+class _PReLU(nn.PReLU):
+    """`nn.PReLU`, whose slope follows the features' precision: under vmap, autocast forgets it."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.prelu(features, self.weight.to(features.dtype))
