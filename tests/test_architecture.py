@@ -16,17 +16,18 @@ PACKAGE = Path(ticketsweep.__file__).parent
 
 # A part may import the parts of lower levels, and itself. Parts of one level are siblings.
 LEVELS = (
-    ("__init__", "errors", "seeds"),
-    ("distributions", "sections"),
+    ("__init__", "errors", "progress", "seeds"),
+    ("distributions", "names", "sections"),
     ("families",),
     ("config", "settings"),
     ("space",),
     ("train", "store", "analysis"),
+    ("records",),
     ("trial", "results"),
     ("sweep", "display"),
     ("cli", "__main__"),
 )
-CONFIGURATION = {"config", "families", "sections", "settings", "space", "distributions"}
+CONFIGURATION = {"config", "families", "names", "sections", "settings", "space", "distributions"}
 NO_CONFIGURATION = {"train", "store", "analysis"}  # they take plain values
 
 # The only parts that may import a library.

@@ -12,11 +12,12 @@ import torch
 
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.errors import DataError, StorageError, UserError
+from ticketsweep.progress import Progress
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import unpack_mask
 from ticketsweep.train.data import Dataset, load_dataset
-from ticketsweep.trial import Progress, TrialOutcome, identify, load_data, run_trial
+from ticketsweep.trial import TrialOutcome, identify, load_data, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,11 @@ def finish(
     seen = []
     while True:
         try:
-            seen.append(next(trial))
+            report = next(trial)
         except StopIteration as stop:
             return stop.value, seen
+        if isinstance(report, Progress):
+            seen.append(report)
 
 
 def files(storage: Storage) -> set[str]:

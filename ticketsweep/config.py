@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ticketsweep.distributions import DISTRIBUTIONS
 from ticketsweep.errors import MISSING, ConfigError, Fault, did_you_mean
 from ticketsweep.families import FAMILIES, Gate, GaussianGate
-from ticketsweep.sections import Section, without_later
+from ticketsweep.names import DATASETS, FOLDERS, known_controls, known_dataset, known_model
+from ticketsweep.sections import AddedLater, Section, without_later
 
 # Part of every fingerprint. Raise it when the same configuration would train to another result, so
 # that results of the old code are not taken for results of the new.
@@ -26,44 +33,13 @@ FINGERPRINT_FORMAT = 1
 
 # They decide where and how fast a trial runs, not what it finds, so a laptop and a cluster agree
 # on a trial's id.
-EXECUTION_FIELDS = frozenset({"data_root", "device"})
+EXECUTION_FIELDS = frozenset({"data_root", "device", "checkpoint_seconds"})
 
-MODELS = {
-    "lenet-300-100": "fully connected, hidden layers of 300 and 100 units (LeCun et al. 1998)",
-    "fc-H1-H2-…": "fully connected with any hidden widths, for example fc-64 or fc-500-500-500",
-}
-DATASETS = {
-    "digits": "scikit-learn's 1,797 grey 8x8 digits; inside the wheel, nothing to download",
-    "mnist": "70,000 grey 28x28 digits, through torchvision",
-    "fashion-mnist": "70,000 grey 28x28 pictures of clothes, through torchvision",
-    "parquet:DIR": "a folder of Parquet files in Hugging Face's image layout (image, label)",
-}
-GATES = {
-    "gaussian": "continuously relaxed Bernoulli gates, clip(mu + sigma*eps, 0, 1) (CRBG)",
-    "hard_concrete": "stretched and clipped binary concrete gates (Louizos et al. 2018)",
-    "sigmoid": "continuous sparsification: sigmoid(s / temperature), annealed, without noise "
-    "(Savarese et al. 2020)",
-    "edge_popup": "the weights with the highest scores, a given density (Ramanujan et al. 2020)",
-    "magnitude": "iterative magnitude pruning with rewinding; trains the weights (Frankle & "
-    "Carbin 2019)",
-    "random": "a random mask of a given density; the floor for every comparison",
-}
-_FULLY_CONNECTED = re.compile(r"fc(-[1-9][0-9]{0,5})+")
-
-
-def _known_model(name: str) -> str:
-    if name != "lenet-300-100" and not _FULLY_CONNECTED.fullmatch(name):
-        raise ValueError(f"must be a model this version has ({did_you_mean(name, MODELS)})")
-    return name
-
-
-def _known_dataset(name: str) -> str:
-    scheme, colon, folder = name.partition(":")
-    if colon and scheme == "parquet" and folder:
-        return name
-    if name not in DATASETS:
-        raise ValueError(f"must be a data set this version has ({did_you_mean(name, DATASETS)})")
-    return name
+ClipNorm = Annotated[
+    float | None,
+    Field(gt=0, le=1e6, description="longest gradient of a replicate; null: not clipped"),
+    AddedLater(before=None),
+]
 
 
 class Training(Section):
@@ -75,18 +51,51 @@ class Training(Section):
         0.03, gt=0, le=1e3, description="learning rate of the gates; typical 0.01 to 0.1"
     )
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    lr_warmup: Annotated[
+        float,
+        Field(ge=0, le=1, description="share of the steps over which the learning rate rises"),
+        AddedLater(before=0.0),
+    ] = 0.0
+    clip_norm: ClipNorm = None
+    augment: Annotated[Literal["none", "flip", "crop", "crop_flip"], AddedLater(before="none")] = (
+        "none"
+    )
+    precision: Annotated[Literal["float32", "tf32", "bf16"], AddedLater(before="float32")] = (
+        "float32"
+    )
 
 
 class Pretraining(Section):
-    """How weights are trained: up to `rewind_step`, and in each round of the magnitude family.
+    """How weights are trained, apart from gates.
 
-    Without either it is of no effect.
+    Up to `rewind_step`, along with the gates where `weights` is `joint`, and in each round of the
+    magnitude family. Without any of them it is of no effect.
     """
 
-    batch_size: int = Field(128, ge=1, le=10**6, description="images per step")
+    batch_size: int = Field(128, ge=1, le=10**6, description="images per step, to rewind_step")
     lr: float = Field(0.001, gt=0, le=1e3, description="learning rate of the weights")
     optimizer: Literal["adam", "sgd"] = "adam"
+    clip_norm: ClipNorm = None
+
+
+class Retraining(Section):
+    """How tickets, and the dense network beside them, are trained from W_k."""
+
+    steps: int = Field(0, ge=0, le=10**9, description="of retraining; 0: none")
+    batch_size: int = Field(128, ge=1, le=10**6, description="images per step and replicate")
+    lr: float = Field(0.001, gt=0, le=1e3, description="learning rate of the weights")
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    clip_norm: float | None = Field(
+        None, gt=0, le=1e6, description="longest gradient of a replicate; null: not clipped"
+    )
+
+    @model_validator(mode="after")
+    def _has_steps(self) -> Retraining:
+        if self.model_fields_set and "steps" not in self.model_fields_set:
+            raise PydanticCustomError("steps_missing", "is required where retrain is set")
+        return self
 
 
 class Replicates(Section):
@@ -100,19 +109,42 @@ class Replicates(Section):
 class TrialConfig(Section):
     """One configuration: everything that determines a trial's result, and where it runs."""
 
-    model: Annotated[str, AfterValidator(_known_model)] = "lenet-300-100"
-    dataset: Annotated[str, AfterValidator(_known_dataset)] = "digits"
+    model: Annotated[str, AfterValidator(known_model)] = "lenet-300-100"
+    dataset: Annotated[str, AfterValidator(known_dataset)] = "digits"
     data_root: str | None = Field(
         None, min_length=1, description="folder of torchvision's data; null: the user's cache"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="time between a trial's checkpoints; null: as often as costs 3 % of its time",
+    )
+    width: Annotated[
+        float,
+        Field(gt=0, le=64, description="multiplies the hidden widths or channels of the model"),
+        AddedLater(before=1.0),
+    ] = 1.0
+    activation: Annotated[
+        Literal["relu", "prelu"],
+        Field(description="prelu takes the place of every ReLU of the model"),
+        AddedLater(before="relu"),
+    ] = "relu"
+    image_size: Annotated[
+        int | None,
+        Field(ge=1, le=4096, description="pixels a side of an imagefolder's images; null: 224"),
+        AddedLater(before=None),
+    ] = None
     validation: float = Field(
         0.1, gt=0, lt=1, description="share of the training split that the search looks at"
     )
     rewind_step: int = Field(
         0, ge=0, le=10**9, description="steps of dense training before the weights freeze; 0: none"
     )
-    weights: Literal["frozen"] = "frozen"
+    weights: Literal["frozen", "joint"] = Field(
+        "frozen", description="joint: trained along with the gates, then rewound"
+    )
     weight_init: Literal["uniform", "signed_constant", "kaiming_normal", "default"] = "uniform"
     weight_scale: float = Field(
         1.0,
@@ -123,6 +155,12 @@ class TrialConfig(Section):
     pretrain: Pretraining = Pretraining()
     gate: Gate = GaussianGate()
     train: Training = Training()
+    retrain: Annotated[Retraining, AddedLater(before=Retraining())] = Retraining()
+    controls: Annotated[
+        list[Literal["shuffled_mask", "reinitialized", "random_mask"]],
+        AfterValidator(known_controls),
+        AddedLater(before=[]),
+    ] = Field([], description="shuffled_mask, reinitialized, random_mask, or some of them")
     replicates: Replicates = Replicates()
     seed: int = Field(0, ge=0, lt=2**53, description="root of every seed of the trial")
 
@@ -137,7 +175,7 @@ class TrialConfig(Section):
         }
 
 
-def trial_id(config: TrialConfig, *, data_digest: str) -> str:
+def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None = None) -> str:
     """16 hexadecimal digits: the fingerprint of what determines a trial's result.
 
     Parameters
@@ -145,11 +183,14 @@ def trial_id(config: TrialConfig, *, data_digest: str) -> str:
     data_digest: digest of the data set's content. It takes the place of a folder's path, so moved
         data keeps its trials and changed data does not. Data sets with a name of their own are
         what they are called.
+    model_digest: digest of the source of a user's own model; None for a model with a name.
     """
     science = config.science()
+    if model_digest is not None:
+        science["model"] = f"{config.model}#{model_digest}"
     scheme, colon, _ = config.dataset.partition(":")
     if colon:
-        science["dataset"] = f"{scheme}:{data_digest}"
+        science["dataset"] = f"{scheme if scheme in FOLDERS else 'factory'}:{data_digest}"
     text = json.dumps([FINGERPRINT_FORMAT, science], sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -181,6 +222,7 @@ _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="),
 _TYPES = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
+    "bool_type": "must be true or false",
     "finite_number": "must be a finite number",
     "string_type": "must be text",
     "string_unicode": "must be text",  # half a character, as a broken escape leaves it
@@ -189,6 +231,7 @@ _TYPES = {
     "dict_type": "must be a mapping",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
+    "list_type": "must be a list",
 }
 
 
@@ -221,6 +264,8 @@ def _fault(model: type[BaseModel], details: ErrorDetails) -> Fault:
     if kind == "value_error":
         rule, _, hint = str(context["error"]).partition(" (")
         return Fault(key, value, rule, hint.removesuffix(")"))
+    if kind == "steps_missing":
+        return Fault(f"{key}.steps", MISSING, "is required where retrain is set", "of retraining")
     if kind == "missing":
         return Fault(key, MISSING, "is required", remedy)
     rule = _TYPES[kind]

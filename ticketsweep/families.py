@@ -16,7 +16,20 @@ _DENSITY = "share of each layer's weights that is kept; weight_scale near 1/sqrt
 class GateSection(Section):
     """What every family has."""
 
-    granularity: Literal["weight"] = "weight"
+    granularity: Literal["weight", "neuron"] = Field(
+        "weight", description="neuron: a gate for each unit of a layer, not for each weight"
+    )
+    inputs: Annotated[
+        bool,
+        Field(description="gates on the inputs too, where granularity is neuron"),
+        AddedLater(before=False),
+    ] = False
+    include: Annotated[list[str], AddedLater(before=[])] = Field(
+        [], description="patterns of the parameters that are gated; none: every layer's weight"
+    )
+    exclude: Annotated[list[str], AddedLater(before=[])] = Field(
+        [], description="patterns of parameters that are not gated"
+    )
 
 
 class PenalisedGate(GateSection):
@@ -33,6 +46,11 @@ class PenalisedGate(GateSection):
         Field(ge=0, le=1, description="share of the steps over which the penalty rises from 0"),
         AddedLater(before=0.0),
     ] = 0.0
+    target_density: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="density that the penalty is steered to, from l0_strength"),
+        AddedLater(before=None),
+    ] = None
 
 
 class GaussianGate(PenalisedGate):
@@ -90,6 +108,7 @@ class MagnitudeGate(GateSection):
     """Iterative magnitude pruning with rewinding; `pretrain` says how its weights are trained."""
 
     family: Literal["magnitude"] = "magnitude"
+    granularity: Literal["weight"] = "weight"
     rounds: int = Field(
         10, ge=1, le=1000, description="of training and pruning; they share train.steps"
     )

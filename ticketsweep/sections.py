@@ -38,7 +38,12 @@ class AddedLater:
 def is_as_before(field: FieldInfo, value: object) -> bool:
     """Whether the field was added later and the value reproduces what was before."""
     marks = [mark for mark in field.metadata if isinstance(mark, AddedLater)]
-    return any(value == mark.before for mark in marks)
+    return any(_plain(value) == _plain(mark.before) for mark in marks)
+
+
+def _plain(value: object) -> object:
+    """A block as a search space writes it: a mapping of what was not there from the first."""
+    return without_later(value) if isinstance(value, BaseModel) else value
 
 
 def without_later(section: BaseModel) -> dict[str, Any]:

@@ -42,18 +42,10 @@ from ticketsweep.distributions import (
 )
 from ticketsweep.errors import MISSING, ConfigError, Fault, SweepError, did_you_mean
 from ticketsweep.families import FAMILIES
+from ticketsweep.names import OBJECTIVES, TEST_FIGURES
 from ticketsweep.sections import Section, is_as_before
 from ticketsweep.settings import apply_settings, read_yaml, take_faults
 
-OBJECTIVES = {
-    "val_accuracy": "accuracy of the hardened ticket on the validation split, mean over replicates",
-    "loss": "validation loss of the hardened ticket",
-    "sparsity": "share of prunable weights removed",
-    "density": "share of prunable weights kept",
-    "undecided": "share of gates strictly between closed and open when hardened",
-    "stability": "mean chance-corrected overlap of tickets with the same initial weights",
-}
-_TEST_FIGURES = frozenset({"strong_accuracy"})
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -254,7 +246,7 @@ def _parse_trial(raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, Node]
     """A trial's settings as a tree; every fault of a value that can come out of it is noted.
 
     Each distribution's ends and options are tried one at a time with all others at their first
-    value; no rule of a trial's settings ties two fields together, so nothing hides between.
+    value; no rule of a trial's settings ties the values of two fields, so nothing hides between.
     """
     sound = take_faults(raw, faults)
     malformed: list[Fault] = []
@@ -306,9 +298,9 @@ def _faults_of_settings(block: Mapping[str, Any]) -> list[Fault]:
     objectives = block.get("objectives")
     for metric in objectives if isinstance(objectives, Mapping) else ():
         key = f"sweep.objectives.{metric}"
-        if metric in _TEST_FIGURES:
+        if metric in TEST_FIGURES:
             rule = "is a test figure; the search must not look at it"
-            faults.append(Fault(key, MISSING, rule, "use val_accuracy"))
+            faults.append(Fault(key, MISSING, rule, f"use {TEST_FIGURES[metric]}"))
         elif metric not in OBJECTIVES:
             hint = did_you_mean(str(metric), OBJECTIVES)
             faults.append(Fault(key, MISSING, "is not a trial metric", hint))
@@ -317,7 +309,7 @@ def _faults_of_settings(block: Mapping[str, Any]) -> list[Fault]:
 
 def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
     """Faults of the `sweep:` block together with the trials that it searches."""
-    faults = []
+    faults = _faults_of_absence(block, tree)
     objectives = block.get("objectives")
     if isinstance(objectives, Mapping) and "stability" in objectives:
         counts = tree.get("replicates", {})
@@ -332,6 +324,24 @@ def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> li
             for key, node in walk(tree, "")
             if isinstance(node, Uniform)
         ]
+    return faults
+
+
+def _faults_of_absence(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
+    """Faults of settings that can come to a value with which an objective would not be there."""
+    objectives = block.get("objectives")
+    wanted = objectives if isinstance(objectives, Mapping) else {}
+    faults = []
+    for trial in corners(tree):
+        if "joint_val_accuracy" in wanted and trial.get("weights", "frozen") == "frozen":
+            rule = "must be joint where joint_val_accuracy is an objective"
+            faults.append(Fault("weights", "frozen", rule, "or use val_accuracy"))
+        retrain = trial.get("retrain", {})
+        unset = MISSING if retrain else 0  # a fault that is reported by itself
+        steps = retrain.get("steps", unset) if isinstance(retrain, Mapping) else MISSING
+        if "retrained_val_accuracy" in wanted and steps == 0:
+            rule = "must be >= 1 where retrained_val_accuracy is an objective"
+            faults.append(Fault("retrain.steps", 0, rule, "or use val_accuracy"))
     return faults
 
 

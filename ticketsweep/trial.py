@@ -6,12 +6,14 @@ command line, a Ray worker and a test.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import functools
 import json
 import os
 import platform
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,34 +21,40 @@ import numpy as np
 import torch
 
 from ticketsweep import __version__
-from ticketsweep.analysis.stability import LayerBits, Seeds, Stability, trial_stability
+from ticketsweep.analysis.stability import Stability
 from ticketsweep.config import TrialConfig, trial_id
 from ticketsweep.errors import TrialFailure, UserError
-from ticketsweep.seeds import Replicate, replicate_plan
+from ticketsweep.families import GateSection
+from ticketsweep.names import is_own
+from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.records import (
+    curve_rows,
+    mask_rows,
+    replicate_rows,
+    ticket_stability,
+    trial_figures,
+)
+from ticketsweep.seeds import replicate_plan
+from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import UnreadableFile
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.schema import MaskRow, TrialRows
+from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
+from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset, load_dataset
 from ticketsweep.train.gates import FAMILIES
+from ticketsweep.train.learning import CurvePoint
+from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model
-from ticketsweep.train.stages import CurvePoint, Optimisation, Tickets, find_tickets
+from ticketsweep.train.plan import Plan, check_plan
+from ticketsweep.train.sources import source_digest
+from ticketsweep.train.stages import Tickets, find_tickets
 
 CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
 
+_OF_EVERY_GATE = {"family", *GateSection.model_fields}  # of no concern to a family
 _FAMILY_COLUMNS = ("l0_strength", "temperature", "temperature_end")  # null where there is none
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a trial stands at a logged step. Means over replicates; accuracies are fractions."""
-
-    step: int
-    steps: int
-    loss: float
-    val_accuracy: float
-    expected_density: float
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,21 @@ class TrialOutcome:
     Attributes
     ----------
     row: the trial's row of the `trials` table.
-    stability: overlap of its tickets; None for a single replicate or a reused trial.
+    stability: overlap of its tickets; None for a single ticket or a reused trial.
     reused: a complete trial with the same id was in the storage, and nothing was trained.
     """
 
     row: Mapping[str, object]
     stability: Stability | None
     reused: bool
+
+
+DataKey = tuple[str, int | None]
+
+
+def data_key(config: TrialConfig) -> DataKey:
+    """What of a configuration decides which images are loaded, apart from where they lie."""
+    return config.dataset, config.image_size
 
 
 def load_data(config: TrialConfig) -> Dataset:
@@ -73,12 +89,26 @@ def load_data(config: TrialConfig) -> Dataset:
     DataError: the data is missing or not in the layout it should have.
     """
     root = config.data_root or os.environ.get("TICKETSWEEP_DATA")
-    return load_dataset(config.dataset, data_root=Path(root) if root else None)
+    return load_dataset(
+        config.dataset, data_root=Path(root) if root else None, image_size=config.image_size
+    )
 
 
 def identify(config: TrialConfig, dataset: Dataset) -> str:
-    """The trial's id."""
-    return trial_id(config, data_digest=dataset.digest)
+    """The trial's id. Raises ModelError where the source of one's own model is not found."""
+    digest = source_digest(config.model) if is_own(config.model) else None
+    return trial_id(config, data_digest=dataset.digest, model_digest=digest)
+
+
+def check_trial(config: TrialConfig, dataset: Dataset) -> None:
+    """Refuse a trial that does not fit its model or data, before anything is trained.
+
+    Raises
+    ------
+    UserError: with the setting, the rule and the remedy.
+    """
+    _device(config.device)
+    check_plan(_plan(config, dataset), dataset)
 
 
 def run_trial(
@@ -89,10 +119,11 @@ def run_trial(
     sweep: str,
     search: str | None = None,
     failures: int = 0,
-) -> Generator[Progress, None, TrialOutcome]:
+) -> Generator[Progress | StageProgress, None, TrialOutcome]:
     """Find the tickets of one configuration and store them, unless they are stored already.
 
-    A trial that cannot be finished (it diverged, say) is stored, and returned, as failed.
+    A trial that was cut off goes on from its checkpoint. One that cannot be finished (all of it
+    diverged, say) is stored, and returned, as failed.
 
     Parameters
     ----------
@@ -102,7 +133,7 @@ def run_trial(
 
     Yields
     ------
-    Progress at about a dozen steps.
+    Progress at about a dozen steps of each stage.
 
     Raises
     ------
@@ -114,9 +145,10 @@ def run_trial(
         return TrialOutcome(stored, stability=None, reused=True)
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     counts = config.replicates
-    plan = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
+    replicates = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
     curve: list[CurvePoint] = []
     device = _device(config.device)
+    checkpoint = CheckpointFile(storage, identity)
     common = identity_columns(config, sweep, identity) | {
         "search": search,
         "host": platform.node(),
@@ -125,44 +157,54 @@ def run_trial(
         "started_at": started_at,
     }
     try:
-        training = _train(config, dataset, plan, device)
+        training = find_tickets(
+            _plan(config, dataset),
+            dataset,
+            replicates,
+            log_points=CURVE_POINTS,
+            device=device,
+            checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds),
+        )
         while True:
             try:
-                point = next(training)
+                report = next(training)
             except StopIteration as stop:
                 tickets: Tickets = stop.value
-                _check_finite(tickets)
                 break
-            curve.append(point)
-            yield _progress(point, config.train.steps)
+            if isinstance(report, CurvePoint):
+                curve.append(report)
+                yield _progress(report, config.train.steps)
+            else:
+                yield StageProgress(report.stage, report.step, report.steps)
     except UserError:
         raise
     except Exception as error:
-        message = _first_line(error)
         row = common | {
             "status": "failed",
-            "error": message,
+            "error": _first_line(error),
             "steps_done": curve[-1].step if curve else 0,
             "wall_seconds": time.perf_counter() - clock,
             "metrics": {"failures": float(failures + 1)},
         }
         write_trial(storage, sweep, TrialRows(trial=row, replicates=[], masks=[], curves=[]))
+        checkpoint.delete()  # going on from it would end alike
         return TrialOutcome(row, stability=None, reused=False)
-    stability = _stability(tickets, plan) if len(plan) > 1 else None
+    stability = ticket_stability(tickets, replicates)
     row = common | {
         "status": "complete",
         "error": None,
         "steps_done": tickets.steps,
         "wall_seconds": time.perf_counter() - clock,
-        **_summary(tickets, stability),
+        **trial_figures(tickets, stability),
     }
     rows = TrialRows(
         trial=row,
-        replicates=_replicate_rows(tickets, plan),
-        masks=_mask_rows(tickets),
-        curves=_curve_rows(curve),
+        replicates=replicate_rows(tickets, replicates),
+        masks=mask_rows(tickets),
+        curves=curve_rows(curve),
     )
     write_trial(storage, sweep, rows)
+    checkpoint.delete()
     return TrialOutcome(row, stability, reused=False)
 
 
@@ -185,41 +227,54 @@ def reuse_trial(
     return database.trial(sweep, identity)
 
 
-def _train(
-    config: TrialConfig, dataset: Dataset, plan: Sequence[Replicate], device: str
-) -> Generator[CurvePoint, None, Tickets]:
-    gate, train = config.gate, config.train
-    model = build_model(config.model, input_shape=dataset.input_shape, classes=dataset.classes)
-    # What is trained is the gates, except where weights are trained and then pruned.
-    how = config.pretrain if gate.family == "magnitude" else train
-    return find_tickets(
-        model=model,
-        dataset=dataset,
+def _plan(config: TrialConfig, dataset: Dataset) -> Plan:
+    gate, train, pretrain, retrain = config.gate, config.train, config.pretrain, config.retrain
+    family = FAMILIES[gate.family](**gate.model_dump(exclude=_OF_EVERY_GATE))
+    learning = Optimisation(
+        steps=train.steps,
+        batch_size=train.batch_size,
+        lr=train.lr,
+        lr_schedule=train.lr_schedule,
+        optimizer=train.optimizer,
+        lr_warmup=train.lr_warmup,
+        clip_norm=train.clip_norm,
+    )
+    weight_how = Optimisation(
+        steps=train.steps,
+        batch_size=pretrain.batch_size,
+        lr=pretrain.lr,
+        lr_schedule="constant",
+        optimizer=pretrain.optimizer,
+        clip_norm=pretrain.clip_norm,
+    )
+    if family.trains_weights:
+        learning = dataclasses.replace(weight_how, batch_size=train.batch_size)
+    return Plan(
+        build=functools.partial(
+            build_model,
+            config.model,
+            input_shape=dataset.input_shape,
+            classes=dataset.classes,
+            width=config.width,
+            activation=config.activation,
+        ),
         validation=config.validation,
-        replicates=plan,
         weight_init=config.weight_init,
         weight_scale=config.weight_scale,
         rewind_step=config.rewind_step,
-        pretrain=config.pretrain,
-        gate=FAMILIES[gate.family](**gate.model_dump(exclude={"family", "granularity"})),
-        train=Optimisation(
-            steps=train.steps,
-            batch_size=train.batch_size,
-            lr=how.lr,
-            lr_schedule="constant" if how is config.pretrain else train.lr_schedule,
-            optimizer=how.optimizer,
-        ),
-        log_points=CURVE_POINTS,
-        device=device,
+        weight_how=weight_how,
+        gate=family,
+        granularity=gate.granularity,
+        inputs=gate.inputs,
+        include=gate.include,
+        exclude=gate.exclude,
+        joint=config.weights == "joint",
+        train=learning,
+        augment=train.augment,
+        precision=train.precision,
+        retrain=Optimisation(**retrain.model_dump()) if retrain.steps else None,
+        controls=config.controls,
     )
-
-
-def _check_finite(tickets: Tickets) -> None:
-    if not np.isfinite(tickets.loss).all():
-        raise TrialFailure(
-            "diverged: the hardened ticket's validation loss is infinite or NaN "
-            "(lower weight_scale or the learning rate)"
-        )
 
 
 def _device(wanted: str) -> str:
@@ -247,27 +302,10 @@ def _progress(point: CurvePoint, steps: int) -> Progress:
     return Progress(
         step=point.step,
         steps=steps,
-        loss=float(point.loss.mean()),
-        val_accuracy=float(point.val_accuracy.mean()),
-        expected_density=float(point.expected_density.mean()),
+        loss=float(np.nanmean(point.loss)),
+        val_accuracy=float(np.nanmean(point.val_accuracy)),
+        expected_density=float(np.nanmean(point.expected_density)),
     )
-
-
-def _stability(tickets: Tickets, plan: Sequence[Replicate]) -> Stability:
-    layers = [
-        LayerBits(
-            layer=mask.name,
-            size=int(np.prod(mask.shape)),
-            bits=np.packbits(mask.kept.reshape(len(plan), -1), axis=1, bitorder="little"),
-        )
-        for mask in tickets.masks
-    ]
-    seeds = Seeds(
-        init=np.array([replicate.init_seed for replicate in plan]),
-        data=np.array([replicate.data_seed for replicate in plan]),
-        gate=np.array([replicate.gate_seed for replicate in plan]),
-    )
-    return trial_stability(layers, seeds)
 
 
 def identity_columns(config: TrialConfig, sweep: str, identity: str) -> dict[str, object]:
@@ -289,64 +327,3 @@ def identity_columns(config: TrialConfig, sweep: str, identity: str) -> dict[str
         "weight_scale": config.weight_scale,
         "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
     }
-
-
-def _summary(tickets: Tickets, stability: Stability | None) -> dict[str, object]:
-    """Trial figures: means over replicates."""
-    density = float(tickets.density.mean())
-    return {
-        "val_accuracy": float(tickets.val_accuracy.mean()),
-        "strong_accuracy": float(tickets.strong_accuracy.mean()),
-        "density": density,
-        "sparsity": 1 - density,
-        "stability": stability.score if stability else None,
-        "metrics": {
-            "loss": float(tickets.loss.mean()),
-            "undecided": float(tickets.undecided.mean()),
-            "train_seconds": tickets.train_seconds,
-        },
-    }
-
-
-def _replicate_rows(tickets: Tickets, plan: Sequence[Replicate]) -> list[dict[str, object]]:
-    return [
-        {
-            "replicate": replicate.index,
-            "init_seed": replicate.init_seed,
-            "data_seed": replicate.data_seed,
-            "gate_seed": replicate.gate_seed,
-            "val_accuracy": float(tickets.val_accuracy[replicate.index]),
-            "strong_accuracy": float(tickets.strong_accuracy[replicate.index]),
-            "density": float(tickets.density[replicate.index]),
-            "sparsity": 1 - float(tickets.density[replicate.index]),
-            "undecided": float(tickets.undecided[replicate.index]),
-            "loss": float(tickets.loss[replicate.index]),
-            "metrics": {},
-        }
-        for replicate in plan
-    ]
-
-
-def _mask_rows(tickets: Tickets) -> list[MaskRow]:
-    return [
-        MaskRow.from_array(
-            kept, replicate=replicate, step=tickets.steps, layer=mask.name, layer_index=index
-        )
-        for index, mask in enumerate(tickets.masks)
-        for replicate, kept in enumerate(mask.kept)
-    ]
-
-
-def _curve_rows(curve: Sequence[CurvePoint]) -> list[dict[str, object]]:
-    return [
-        {
-            "replicate": replicate,
-            "step": point.step,
-            "loss": float(point.loss[replicate]),
-            "val_accuracy": float(point.val_accuracy[replicate]),
-            "expected_density": float(point.expected_density[replicate]),
-            "metrics": {},
-        }
-        for point in curve
-        for replicate in range(len(point.loss))
-    ]

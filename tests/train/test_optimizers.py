@@ -64,7 +64,7 @@ def test_each_row_is_clipped_as_torch_clips_it_alone(limit: float) -> None:
     generator = torch.Generator().manual_seed(2)
     gradient = torch.randn(4, 40, generator=generator) * torch.tensor([[0.01], [1.0], [9.0], [0.0]])
     clipped = gradient.clone()
-    clip_rows_(clipped, limit)
+    clip_rows_([clipped], limit)
     for row, ours in zip(gradient, clipped, strict=True):
         alone = torch.zeros_like(row)
         alone.grad = row.clone()
@@ -77,6 +77,6 @@ def test_each_row_is_clipped_as_torch_clips_it_alone(limit: float) -> None:
 def test_a_row_without_a_norm_is_clipped_by_itself(lost: float) -> None:
     gradient = torch.full((3, 4), 2.0)
     gradient[1, 2] = lost
-    clip_rows_(gradient, 1.0)
+    clip_rows_([gradient], 1.0)
     torch.testing.assert_close(gradient[::2], torch.full((2, 4), 0.5))
     assert not torch.isfinite(gradient[1]).all()

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from ticketsweep.errors import DataError, TrialFailure
+from ticketsweep.errors import DataError, ModelError, TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed, replicate_plan
-from ticketsweep.train import stages
+from ticketsweep.train import learning, loop, stages
+from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset, load_dataset, split_validation
 from ticketsweep.train.gates.edge_popup import EdgePopupSettings
 from ticketsweep.train.gates.gaussian import GaussianSettings
@@ -22,8 +25,13 @@ from ticketsweep.train.gates.magnitude import MagnitudeSettings
 from ticketsweep.train.gates.random import RandomSettings
 from ticketsweep.train.gates.sigmoid import SigmoidSettings
 from ticketsweep.train.images import channel_statistics
-from ticketsweep.train.models import build_model, initial_weights
-from ticketsweep.train.stages import CurvePoint, Optimisation, Tickets, find_tickets
+from ticketsweep.train.learning import CurvePoint
+from ticketsweep.train.loop import Optimisation
+from ticketsweep.train.models import build_model, initial_parameters, prunable
+from ticketsweep.train.pack import Weights
+from ticketsweep.train.plan import Plan, check_plan
+from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.weights import Passage
 
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
 GATE = GaussianSettings(
@@ -42,40 +50,97 @@ FAMILIES: dict[str, Family] = {
     "magnitude": MagnitudeSettings(rounds=3, share=0.3, scope="global"),
     "random": RandomSettings(density=0.3),
 }
+GATED = [
+    (family, granularity)
+    for family in FAMILIES
+    for granularity in ("weight", "neuron")
+    if (family, granularity) != ("magnitude", "neuron")  # it prunes weights alone
+]
 TRAIN = Optimisation(steps=30, batch_size=32, lr=0.05, lr_schedule="cosine", optimizer="adam")
 PRETRAIN = Optimisation(steps=0, batch_size=16, lr=0.01, lr_schedule="constant", optimizer="adam")
+RETRAIN = dataclasses.replace(PRETRAIN, steps=20, lr_schedule="cosine")
 
 
-def find(
+def images_8x8() -> Dataset:
+    """Four classes of noisy 8x8 images in three channels."""
+    generator = np.random.default_rng(1)
+    centres = generator.integers(40, 216, size=(4, 3, 8, 8))
+    labels = np.arange(250, dtype=np.int64) % 4
+    noise = generator.normal(0, 60, size=(250, 3, 8, 8))
+    images = np.clip(centres[labels] + noise, 0, 255).astype(np.uint8)
+    return Dataset("noisy", images[:200], labels[:200], images[200:], labels[200:], 4, digest="")
+
+
+def with_batch_norm(input_shape: tuple[int, int, int] = (3, 8, 8), classes: int = 4) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )
+
+
+def plan_for(dataset: Dataset, *, model: str = "fc-12", **changes: Any) -> Plan:
+    base = Plan(
+        build=functools.partial(
+            build_model, model, input_shape=dataset.input_shape, classes=dataset.classes
+        ),
+        validation=0.2,
+        weight_init="signed_constant",
+        weight_scale=1.5,
+        rewind_step=0,
+        weight_how=PRETRAIN,
+        gate=GATE,
+        granularity="weight",
+        inputs=False,
+        include=(),
+        exclude=(),
+        joint=False,
+        train=TRAIN,
+        augment="none",
+        precision="float32",
+        retrain=None,
+        controls=(),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def run(
     dataset: Dataset,
     replicates: Sequence[Replicate] = PLAN,
     *,
-    model: str = "fc-12",
+    log_points: int = 3,
+    checkpoints: Checkpoints | None = None,
     **changes: Any,
-) -> tuple[list[CurvePoint], Tickets]:
-    options: dict[str, Any] = {
-        "validation": 0.2,
-        "weight_init": "signed_constant",
-        "weight_scale": 1.5,
-        "rewind_step": 0,
-        "pretrain": PRETRAIN,
-        "gate": GATE,
-        "train": TRAIN,
-        "log_points": 3,
-        "device": "cpu",
-    }
+) -> tuple[list[CurvePoint | Passage], Tickets]:
+    """Every report of a search, and what it came to."""
     search = find_tickets(
-        model=build_model(model, input_shape=dataset.input_shape, classes=dataset.classes),
-        dataset=dataset,
-        replicates=replicates,
-        **options | changes,
+        plan_for(dataset, **changes),
+        dataset,
+        replicates,
+        log_points=log_points,
+        device="cpu",
+        checkpoints=checkpoints or Checkpoints(None),
     )
-    points = []
+    reports = []
     while True:
         try:
-            points.append(next(search))
+            reports.append(next(search))
         except StopIteration as stop:
-            return points, stop.value
+            return reports, stop.value
+
+
+def find(
+    dataset: Dataset, replicates: Sequence[Replicate] = PLAN, **changes: Any
+) -> tuple[list[CurvePoint], Tickets]:
+    """The curve of a search, and what it came to."""
+    reports, tickets = run(dataset, replicates, **changes)
+    return [report for report in reports if isinstance(report, CurvePoint)], tickets
 
 
 def same_masks(a: Tickets, b: Tickets) -> bool:
@@ -136,16 +201,18 @@ def test_packs_of_two_sizes_agree_bit_for_bit_in_what_they_draw(
     blobs: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    original = stages.take_batches
+    original = learning.training_batches
 
-    def record(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append(original(*args))
-        return seen[-1]
+    def record(*args: Any, **named: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, labels in original(*args, **named):
+            seen.append((images.clone(), labels.clone()))
+            yield images, labels
 
-    monkeypatch.setattr(stages, "take_batches", record)
-    find(blobs, PLAN)
+    monkeypatch.setattr(learning, "training_batches", record)
+    how = {"model": "conv-2", "augment": "crop_flip"}
+    find(images_8x8(), PLAN, **how)
     packed, seen = seen, []
-    find(blobs, PLAN[2:3])
+    find(images_8x8(), PLAN[2:3], **how)
     for (images, labels), (image, label) in zip(packed, seen, strict=True):
         assert torch.equal(images[2], image[0])
         assert torch.equal(labels[2], label[0])
@@ -176,7 +243,7 @@ def test_pretraining_equals_a_plain_training_loop(blobs: Dataset, optimizer: str
         blobs,
         PLAN[:1],
         rewind_step=12,
-        pretrain=how,
+        weight_how=how,
         train=still,
         gate=dataclasses.replace(GATE, init=1.0),
     )
@@ -187,7 +254,13 @@ def test_pretraining_equals_a_plain_training_loop(blobs: Dataset, optimizer: str
     model = build_model("fc-12", input_shape=blobs.input_shape, classes=blobs.classes)
     seed = PLAN[0].init_seed
     model.load_state_dict(
-        initial_weights(model, weight_init="signed_constant", weight_scale=1.5, seed=seed)
+        initial_parameters(
+            lambda: model,
+            prunable(model),
+            weight_init="signed_constant",
+            weight_scale=1.5,
+            seed=seed,
+        )
     )
     kind = {
         "adam": torch.optim.Adam(model.parameters(), lr=0.01),
@@ -219,8 +292,8 @@ def test_a_batch_larger_than_the_data_is_refused(blobs: Dataset) -> None:
         find(blobs, train=dataclasses.replace(TRAIN, batch_size=1000))
     large = dataclasses.replace(PRETRAIN, batch_size=321)
     with pytest.raises(DataError, match=r"pretrain\.batch_size must be <= 320, .* got 321"):
-        find(blobs, rewind_step=1, pretrain=large)
-    find(blobs, pretrain=large, train=dataclasses.replace(TRAIN, batch_size=320, steps=1))
+        find(blobs, rewind_step=1, weight_how=large)
+    find(blobs, weight_how=large, train=dataclasses.replace(TRAIN, batch_size=320, steps=1))
 
 
 def test_a_stronger_penalty_keeps_fewer_gates(blobs: Dataset) -> None:
@@ -244,18 +317,230 @@ def test_magnitude_pruning_begins_every_round_at_the_rewound_weights(
 ) -> None:
     """With the optimizer forgotten too: a round without learning leaves nothing behind."""
     begun: list[torch.Tensor] = []
-    original = stages.OPTIMIZERS["adam"]
+    original = loop.OPTIMIZERS["adam"]
 
     def record(parameter: torch.Tensor) -> Any:
         begun.append(parameter)
         return original(parameter)
 
-    monkeypatch.setitem(stages.OPTIMIZERS, "adam", record)
+    monkeypatch.setitem(loop.OPTIMIZERS, "adam", record)
     points, tickets = find(blobs, PLAN[:2], gate=FAMILIES["magnitude"])
     assert len(begun) == 3
     assert tickets.density == pytest.approx([0.7**3] * 2, abs=2e-3)
     densities = [float(point.expected_density.mean()) for point in points]
     assert densities == pytest.approx([1.0, 0.7, 0.49], abs=2e-3)
+
+
+def test_weights_that_are_trained_along_are_rewound(blobs: Dataset) -> None:
+    """The gates learnt beside them are laid on W_k for the strong ticket."""
+    far = dataclasses.replace(PRETRAIN, lr=0.3)  # so far from W_k that its own ticket is another
+    how = {"train": dataclasses.replace(TRAIN, steps=150), "weight_how": far}
+    _, frozen = find(blobs, **how)
+    _, joint = find(blobs, joint=True, **how)
+    assert not same_masks(frozen, joint)
+    assert set(joint.accuracies) == {"joint", "joint_val"}
+    assert joint.accuracies["joint"].mean() > 0.98 > joint.strong_accuracy.mean()
+
+
+@pytest.mark.parametrize(("family", "granularity"), GATED)
+def test_a_joint_replicate_does_not_depend_on_its_pack(family: str, granularity: str) -> None:
+    how = {
+        "build": with_batch_norm,
+        "gate": FAMILIES[family],
+        "granularity": granularity,
+        "joint": True,
+        "rewind_step": 3,
+        "augment": "flip",
+        "train": dataclasses.replace(TRAIN, steps=6, clip_norm=0.5),
+        "weight_how": dataclasses.replace(PRETRAIN, clip_norm=0.5),
+    }
+    points, packed = find(images_8x8(), **how)
+    for at, replicate in enumerate(PLAN[:3]):
+        alone_points, alone = find(images_8x8(), [replicate], **how)
+        for one, other in zip(points, alone_points, strict=True):
+            np.testing.assert_allclose(one.loss[at], other.loss[0], rtol=2e-3)
+        assert alone.accuracies["joint"] == pytest.approx(packed.accuracies["joint"][at], abs=0.05)
+
+
+def test_with_every_gate_open_joint_training_is_plain_training(blobs: Dataset) -> None:
+    """Gates that stay at 1, and weights as `pretrain` trains them."""
+    still = dataclasses.replace(TRAIN, steps=12, batch_size=16, lr=1e-9)
+    gate = dataclasses.replace(GATE, init=9.0, temperature=0.01, temperature_end=0.01)
+    one = PLAN[:1]
+    _, joint = find(blobs, one, joint=True, train=still, gate=gate, weight_how=PRETRAIN)
+    streams = dataclasses.replace(
+        one[0], data_seed=derive_seed(one[0].init_seed, "pretrain-batches")
+    )
+    _, joint = find(blobs, [streams], joint=True, train=still, gate=gate, weight_how=PRETRAIN)
+    _, plain = find(
+        blobs, one, rewind_step=12, gate=gate, train=dataclasses.replace(still, steps=1)
+    )
+    assert joint.accuracies["joint_val"] == pytest.approx(plain.val_accuracy)
+    assert joint.accuracies["joint"] == pytest.approx(plain.strong_accuracy)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "edge_popup"])
+def test_a_hardened_unit_takes_its_incoming_and_outgoing_weights_with_it(
+    blobs: Dataset, family: str
+) -> None:
+    _, tickets = find(blobs, granularity="neuron", inputs=True, gate=FAMILIES[family])
+    of_inputs, of_units = tickets.masks
+    assert (of_inputs.name, of_inputs.shape) == ("input", blobs.input_shape)
+    assert (of_units.name, of_units.shape) == ("fc1.weight", (12,))
+    inputs = of_inputs.kept.reshape(len(PLAN), -1).sum(axis=1)
+    units = of_units.kept.sum(axis=1)
+    assert tickets.density == pytest.approx((inputs * units + units * 4) / (72 * 12 + 12 * 4))
+
+
+def test_retraining_a_dense_mask_equals_training_the_dense_network(blobs: Dataset) -> None:
+    """Both begin at W_k and see the same batches."""
+    still = dataclasses.replace(TRAIN, steps=1, lr=1e-9)
+    open_gates = dataclasses.replace(GATE, init=1.0)
+    how = {"train": still, "gate": open_gates, "rewind_step": 4, "retrain": RETRAIN}
+    _, tickets = find(blobs, **how)
+    assert tickets.density.tolist() == [1.0] * len(PLAN)
+    for split in ("", "_val"):
+        retrained, dense = (tickets.accuracies[f"{name}{split}"] for name in ("retrained", "dense"))
+        assert np.array_equal(retrained, dense)
+    assert (tickets.accuracies["retrained"] > tickets.strong_accuracy).all()
+
+
+def test_retraining_leaves_pruned_weights_at_zero_and_tells_how_far_it_is(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[Weights, Weights | None]] = []
+    original = stages.train_weights
+
+    def record(packed: Any, network: Weights, *args: Any, kept: Any, **named: Any) -> Any:
+        yield from original(packed, network, *args, kept=kept, **named)
+        trained.append((network, kept))
+
+    monkeypatch.setattr(stages, "train_weights", record)
+    reports, tickets = run(blobs, retrain=RETRAIN, gate=FAMILIES["edge_popup"])
+    (network, kept), (_, nothing) = trained
+    assert nothing is None
+    assert kept is not None
+    assert (network.gated[~kept.gated] == 0).all()
+    assert (network.gated[kept.gated] != 0).all()
+    passages = [report for report in reports if isinstance(report, Passage)]
+    assert [(p.stage, p.step, p.steps) for p in passages[:3]] == [
+        ("retrained", 7, 20),
+        ("retrained", 13, 20),
+        ("retrained", 20, 20),
+    ]
+    assert {p.stage for p in passages} == {"retrained", "dense"}
+    assert (tickets.accuracies["retrained"] >= tickets.strong_accuracy).all()
+
+
+def test_the_dense_network_is_trained_once_for_each_init_and_data_order(blobs: Dataset) -> None:
+    plan = replicate_plan(0, init=2, data=2, gate=2)
+    _, tickets = find(blobs, plan, retrain=RETRAIN)
+    dense = tickets.accuracies["dense_val"].reshape(4, 2)
+    assert np.array_equal(dense[:, 0], dense[:, 1])
+    _, alone = find(blobs, plan[5:6], retrain=RETRAIN)
+    assert alone.accuracies["dense_val"][0] == pytest.approx(tickets.accuracies["dense_val"][5])
+
+
+def test_a_ticket_beats_its_controls(blobs: Dataset) -> None:
+    _, tickets = find(
+        blobs,
+        train=dataclasses.replace(TRAIN, steps=150),
+        gate=FAMILIES["edge_popup"],
+        controls=["shuffled_mask", "reinitialized", "random_mask"],
+        retrain=RETRAIN,
+    )
+    names = ("shuffled_mask", "reinitialized", "random_mask")
+    assert set(tickets.accuracies) == {
+        f"{name}{split}"
+        for name in ("retrained", "dense", *names, *(f"{name}_retrained" for name in names))
+        for split in ("", "_val")
+    }
+    for name in names:
+        assert (tickets.accuracies[name] < tickets.strong_accuracy - 0.2).all(), name
+
+
+def test_precision_changes_the_rounding_and_not_the_outcome(blobs: Dataset) -> None:
+    how = {"train": dataclasses.replace(TRAIN, steps=120)}
+    _, exact = find(blobs, **how)
+    _, coarse = find(blobs, precision="bf16", **how)
+    assert not same_masks(exact, coarse)
+    assert coarse.strong_accuracy == pytest.approx(exact.strong_accuracy, abs=0.1)
+    assert coarse.density == pytest.approx(exact.density, abs=0.05)
+
+
+class Cut(Exception):
+    """The process was killed."""
+
+
+class Memory:
+    """A slot that remembers every write, and cuts the trial off after some of them."""
+
+    def __init__(self, content: bytes | None = None, *, cut_after: int = 10**9) -> None:
+        self.content, self.cut_after = content, cut_after
+        self.writes = 0
+
+    def read(self) -> bytes | None:
+        return self.content
+
+    def write(self, content: bytes) -> None:
+        self.content = content
+        self.writes += 1
+        if self.writes >= self.cut_after:
+            raise Cut
+
+
+EVERYTHING: dict[str, Any] = {
+    "build": with_batch_norm,
+    "rewind_step": 4,
+    "retrain": dataclasses.replace(RETRAIN, steps=3),
+    "controls": ["shuffled_mask", "reinitialized", "random_mask"],
+    "augment": "crop_flip",
+    "train": dataclasses.replace(TRAIN, steps=7, lr_warmup=0.3, clip_norm=1.0),
+}
+
+
+@pytest.mark.parametrize(("family", "granularity"), GATED)
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_trial_that_is_cut_off_anywhere_ends_as_if_it_had_not_been(
+    family: str, granularity: str, joint: bool
+) -> None:
+    """Cut off at one step after another, each time going on from the checkpoint of the last."""
+    how = EVERYTHING | {"gate": FAMILIES[family], "granularity": granularity, "joint": joint}
+    points, wanted = find(images_8x8(), PLAN[:2], **how)
+    content, cuts = None, 0
+    while True:
+        slot = Memory(content, cut_after=2 + cuts % 3)
+        try:
+            again, tickets = find(
+                images_8x8(), PLAN[:2], checkpoints=Checkpoints(slot, seconds=0), **how
+            )
+            break
+        except Cut:
+            cuts += 1
+            assert slot.content != content, "it does not get any further"
+            content = slot.content
+    assert cuts >= 5
+    assert same_masks(wanted, tickets)
+    assert [p.step for p in again] == [p.step for p in points]
+    for one, other in zip(points, again, strict=True):
+        for name in ("loss", "val_accuracy", "expected_density"):
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+    for name, figures in wanted.accuracies.items():
+        assert np.array_equal(figures, tickets.accuracies[name]), name
+    for name in ("val_accuracy", "strong_accuracy", "loss", "density", "undecided"):
+        assert np.array_equal(getattr(wanted, name), getattr(tickets, name)), name
+
+
+def test_what_cannot_be_gated_as_asked_is_refused_before_anything_is_trained(
+    blobs: Dataset,
+) -> None:
+    for changes, message in (
+        ({"inputs": True}, r"gate\.inputs must be false where gate\.granularity is weight"),
+        ({"include": ["fc9.*"]}, r"gate\.include .*fc9"),
+        ({"granularity": "neuron", "exclude": ["fc1.weight"]}, r"gate"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            check_plan(plan_for(blobs, **changes), blobs)
 
 
 DIGITS_TICKETS = {  # family: settings, weight scale, learning rate, rewinding step, least accuracy
@@ -286,11 +571,51 @@ def test_every_family_finds_a_ticket_on_digits(family: str) -> None:
     assert (tickets.density < 0.6).all()
 
 
-def test_divergence_names_replicate_steps_and_remedy(blobs: Dataset) -> None:
-    with pytest.raises(TrialFailure, match=r"replicate 0 diverged: .* steps 1 and 10 \(lower"):
+def test_a_pack_that_diverges_as_a_whole_names_the_steps_and_the_remedy(blobs: Dataset) -> None:
+    with pytest.raises(TrialFailure, match=r"every replicate diverged: .* steps 1 and 10 \(lower"):
         find(blobs, weight_scale=1e38)
-    with pytest.raises(TrialFailure, match=r"init seed \d+ are infinite or NaN .*pretrain\.lr"):
+    with pytest.raises(TrialFailure, match=r"infinite or NaN after 5 steps .*pretrain\.lr"):
         find(blobs, rewind_step=5, weight_scale=1e38)
+
+
+@pytest.mark.parametrize(("family", "granularity"), GATED)
+def test_a_replicate_that_diverges_is_marked_and_leaves_the_others_alone(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, family: str, granularity: str
+) -> None:
+    how = {
+        "gate": FAMILIES[family],
+        "granularity": granularity,
+        "retrain": RETRAIN,
+        "controls": ["reinitialized"],
+    }
+    _, sound = find(blobs, PLAN, **how)
+    original = stages.initial_weights
+
+    def poisoned(*args: Any, **named: Any) -> Weights:
+        drawn = original(*args, **named)
+        if PLAN[0].init_seed in named["seeds"]:
+            drawn.gated[0, 3] = float("nan")
+        return drawn
+
+    monkeypatch.setattr(stages, "initial_weights", poisoned)
+    points, tickets = find(blobs, PLAN, **how)
+    assert (tickets.diverged > 0).tolist() == [True, True, False, False]
+    for figures, wanted in (
+        (tickets.val_accuracy, sound.val_accuracy),
+        (tickets.density, sound.density),
+        (tickets.accuracies["dense"], sound.accuracies["dense"]),
+        (
+            tickets.accuracies["reinitialized_retrained"],
+            sound.accuracies["reinitialized_retrained"],
+        ),
+    ):
+        assert np.isnan(figures[:2]).all()
+        assert np.array_equal(figures[2:], wanted[2:])
+    for point in points:
+        assert np.isnan(point.loss[:2]).all()
+        assert np.isfinite(point.loss[2:]).all()
+    for mask, other in zip(tickets.masks, sound.masks, strict=True):
+        assert np.array_equal(mask.kept[2:], other.kept[2:])
 
 
 @pytest.mark.slow

@@ -47,10 +47,10 @@ def list_(
     storage: StorageOption = None,
 ) -> None:
     """List sweeps of a storage, search spaces of ./search_spaces, or what settings may name."""
-    from ticketsweep.config import DATASETS, GATES, MODELS
     from ticketsweep.display.catalogue import names_table, spaces_table
     from ticketsweep.display.sweeps import list_table
     from ticketsweep.display.terminal import show, stdout_console
+    from ticketsweep.names import DATASETS, GATES, MODELS
 
     console = stdout_console()
     known = {Listing.MODELS: MODELS, Listing.DATASETS: DATASETS, Listing.GATES: GATES}

@@ -18,15 +18,22 @@ from rich.text import Text
 
 from ticketsweep.display.figures import NONE, figure, first_line, short
 from ticketsweep.display.state import Running, SweepState
+from ticketsweep.progress import Progress, StageProgress
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, finite_number
 
 if TYPE_CHECKING:
     from ticketsweep.config import TrialConfig
-    from ticketsweep.trial import Progress, TrialOutcome
+    from ticketsweep.trial import TrialOutcome
 
 _LINES_BESIDE_TRIALS = 9  # of the terminal's height, for the head, the best values and messages
 _REFRESHES = 4  # a second
+_STAGES = {
+    "pretrain": "pre-training to the rewinding step",
+    "pretrain-reinitialized": "pre-training weights drawn afresh",
+    "retrained": "retraining the tickets",
+    "dense": "training the dense network",
+}
 
 
 def sweep_display(
@@ -72,7 +79,7 @@ class LoggedSweep(AbstractContextManager["LoggedSweep"]):
         """A trial has begun."""
         self._state.started(trial_id, steps=config.train.steps)
 
-    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
         """A trial has come further."""
         self._state.progressed(trial_id, progress)
 
@@ -147,7 +154,7 @@ class LiveSweep(AbstractContextManager["LiveSweep"]):
             self._state.started(trial_id, steps=config.train.steps)
             self._phase = ""
 
-    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
         """A trial has come further."""
         with self._lock:
             self._state.progressed(trial_id, progress)
@@ -197,7 +204,7 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._latest: Progress | None = None
+        self._latest: Progress | StageProgress | None = None
         self._tenths = 0
         self._live = (
             Live(
@@ -225,7 +232,9 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
 
-    def follow(self, trial: Generator[Progress, None, TrialOutcome]) -> TrialOutcome:
+    def follow(
+        self, trial: Generator[Progress | StageProgress, None, TrialOutcome]
+    ) -> TrialOutcome:
         """Run the trial to its end and return what it came to."""
         while True:
             try:
@@ -233,6 +242,8 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
             except StopIteration as end:
                 outcome: TrialOutcome = end.value
                 return outcome
+            if _stage(progress) != _stage(self._latest):
+                self._tenths = 0
             self._latest = progress
             tenths = 10 * progress.step // max(1, progress.steps)
             if self._live is None and tenths > self._tenths:
@@ -268,16 +279,28 @@ def trial_bars(running: Mapping[str, Running]) -> RenderableType:
     return lines
 
 
-def progress_text(progress: Progress) -> str:
+def progress_text(progress: Progress | StageProgress) -> str:
     """`loss 0.213, val 94.20 %, gates expected open 12.31 %`.
 
-    The last is of the relaxed gates: the hardened ticket's density is only known at the end.
+    The last is of the relaxed gates: the hardened ticket's density is only known at the end. Of a
+    stage that trains weights alone, what it does: `retraining the dense network`.
     """
+    if isinstance(progress, StageProgress):
+        return _stage(progress)
     loss = finite_number(progress.loss)
     accuracy = figure(finite_number(progress.val_accuracy), "val_accuracy")
     opened = figure(finite_number(progress.expected_density), "density")
     shown = NONE if loss is None else f"{loss:.3f}"
     return f"loss {shown}, val {accuracy} %, gates expected open {opened} %"
+
+
+def _stage(progress: Progress | StageProgress | None) -> str:
+    """What a trial is doing; nothing while it learns gates."""
+    if not isinstance(progress, StageProgress):
+        return ""
+    if progress.stage in _STAGES:
+        return _STAGES[progress.stage]
+    return f"retraining the control {progress.stage.removesuffix('_retrained')}"
 
 
 def failure_line(trial_id: str, row: Row) -> str:

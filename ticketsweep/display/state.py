@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ticketsweep.display.figures import duration, named_figure, out_of, plural, short
+from ticketsweep.progress import Progress, StageProgress
 from ticketsweep.results.ranking import Objectives, best_trial
 from ticketsweep.results.rows import Row, figure_of
-
-if TYPE_CHECKING:
-    from ticketsweep.trial import Progress
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Running:
     """A trial that is running: how many steps it has, and where it was last seen."""
 
     steps: int
-    latest: Progress | None = None
+    latest: Progress | StageProgress | None = None
 
     @property
     def share(self) -> float:
@@ -101,7 +98,7 @@ class SweepState:
         self.rows.pop(trial_id, None)
         self.running[trial_id] = Running(steps)
 
-    def progressed(self, trial_id: str, progress: Progress) -> None:
+    def progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
         """A trial has come further."""
         self.running[trial_id] = Running(progress.steps, progress)
 

@@ -2,6 +2,7 @@
 
 ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
+ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
 ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
 ROOT/tracking                               offline tracking runs, on a local storage
 """
@@ -28,6 +29,7 @@ _RETRY_LIMIT = "retry_limit_seconds"
 _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
+_CHECKPOINTS = "checkpoints"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
 
@@ -170,6 +172,10 @@ class Storage:
     def sweep_file(self, sweep: str) -> str:
         """Where the sweep's own row lies. Raises StorageError for an invalid name."""
         return f"{self._folder('sweeps', sweep)}/{_SWEEP_FILE}{_SUFFIX}"
+
+    def checkpoint_file(self, trial_id: str) -> str:
+        """Where a trial's checkpoint lies. Raises StorageError for an invalid name."""
+        return f"{self.root}/{_CHECKPOINTS}/{check_name(trial_id)}.safetensors"
 
     def optuna_journal(self, sweep: str) -> Path | None:
         """Optuna's journal; None on an object store, which has neither appends nor locks."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ticketsweep.config import TrialConfig
 
 if TYPE_CHECKING:
-    from ticketsweep.trial import Progress
+    from ticketsweep.progress import Progress, StageProgress
 
 
 class Observer(Protocol):
@@ -23,7 +23,7 @@ class Observer(Protocol):
     def trial_started(self, trial_id: str, config: TrialConfig) -> None:
         """A worker has taken the trial up, perhaps for the second time."""
 
-    def trial_progressed(self, trial_id: str, progress: Progress) -> None:
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
         """A logged step."""
 
     def trial_finished(self, trial_id: str, row: Mapping[str, Any]) -> None:

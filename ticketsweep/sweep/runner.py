@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ticketsweep.sweep.cluster import Cluster
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.train.data import Dataset
+    from ticketsweep.trial import DataKey
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ def run_sweep(
 
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.search import Search
-    from ticketsweep.trial import identify
+    from ticketsweep.trial import data_key, identify
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search(
         spec,
-        identify=lambda config: identify(config, datasets[config.dataset]),
+        identify=lambda config: identify(config, datasets[data_key(config)]),
         journal=storage.optuna_journal(settings.name),
     )
     search.restore(stored)
@@ -112,7 +114,7 @@ def run_sweep(
 def _run(
     spec: SweepSpec,
     queue: JobQueue,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[DataKey, Dataset],
     storage: Storage,
     address: str | None,
     tracking: Mode,
@@ -173,37 +175,28 @@ def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:
     return next((row for row in database.sweeps().to_pylist() if row["sweep"] == name), None)
 
 
-def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[str, Dataset]:
-    from ticketsweep.trial import load_data
+def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]:
+    from ticketsweep.trial import data_key, load_data
 
-    datasets = {}
+    datasets: dict[DataKey, Dataset] = {}
     root = spec.values_of("data_root")[0]
-    for name in spec.values_of("dataset"):
+    for name, size in itertools.product(spec.values_of("dataset"), spec.values_of("image_size")):
         observer.phase(f"loading {name}")
-        datasets[name] = load_data(TrialConfig(dataset=name, data_root=root))
+        config = TrialConfig(dataset=name, data_root=root, image_size=size)
+        datasets[data_key(config)] = load_data(config)
     return datasets
 
 
-def _check_trials(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
-    """Refuse a model that cannot take the data's images, or sizes that the data is too small for.
+def _check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:
+    """Refuse trials that do not fit their model or their data.
 
     The ends of every range and every option of every choice are looked at.
     """
-    from ticketsweep.train.data import check_sizes, split_validation
-    from ticketsweep.train.models import build_model
+    from ticketsweep.trial import check_trial, data_key
 
     for point in corners(spec.tree):
         config = parse_config(point, source=spec.source)
-        dataset = datasets[config.dataset]
-        build_model(config.model, input_shape=dataset.input_shape, classes=dataset.classes)
-        trained_on, held_out = split_validation(dataset.train_labels, share=config.validation)
-        check_sizes(
-            trained_on=len(trained_on),
-            held_out=len(held_out),
-            classes=dataset.classes,
-            batch_size=config.train.batch_size,
-            key="train.batch_size",
-        )
+        check_trial(config, datasets[data_key(config)])
 
 
 def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:

@@ -13,13 +13,14 @@ from ray import cloudpickle, tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from ticketsweep.progress import Progress, StageProgress
 from ticketsweep.space import SweepSettings
 from ticketsweep.sweep.jobs import JobQueue
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.tracking import Tracker
 from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import Progress
+from ticketsweep.trial import DataKey
 
 
 def run_jobs(
@@ -27,7 +28,7 @@ def run_jobs(
     settings: SweepSettings,
     *,
     storage: str,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[DataKey, Dataset],
     observer: Observer,
     tracker: Tracker,
     scratch: Path,
@@ -164,6 +165,8 @@ class _Scheduler(FIFOScheduler):
                 self._observer.trial_progressed(job.trial_id, report)
                 figures = asdict(report)
                 self._tracker.log(job.trial_id, figures.pop("step"), figures)
+            case StageProgress():
+                self._observer.trial_progressed(job.trial_id, report)
             case Stored(row):
                 self._tracker.finish(job.trial_id, row)
                 self._queue.done(key, row)

@@ -12,9 +12,10 @@ from ray import tune
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import UserError
+from ticketsweep.progress import Progress, StageProgress
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import Progress, TrialOutcome, run_trial
+from ticketsweep.trial import DataKey, TrialOutcome, data_key, run_trial
 
 REPORT = "report"
 """The key of a result under which Tune passes on a `Report`."""
@@ -39,7 +40,7 @@ class Refused:
     reason: str
 
 
-Report = Started | Progress | Stored | Refused
+Report = Started | Progress | StageProgress | Stored | Refused
 
 
 class TrialWorker(tune.Trainable):
@@ -54,7 +55,7 @@ class TrialWorker(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        datasets: Mapping[str, Dataset] | None = None,
+        datasets: Mapping[DataKey, Dataset] | None = None,
         storage: str = "",
         sweep: str = "",
         threads: int = 1,
@@ -79,9 +80,9 @@ class TrialWorker(tune.Trainable):
     def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
         yield Started()
         config = TrialConfig.model_validate(json.loads(job["config"]))
-        trial: Generator[Progress, None, TrialOutcome] = run_trial(
+        trial: Generator[Progress | StageProgress, None, TrialOutcome] = run_trial(
             config,
-            dataset=self._datasets[config.dataset],
+            dataset=self._datasets[data_key(config)],
             storage=self._masks,
             sweep=self._sweep,
             search=job["search"],

@@ -1,6 +1,10 @@
-"""What every training loop here is made of: losses and evaluation."""
+"""What every training loop here is made of: how it optimises, losses, evaluation."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,10 +12,85 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ticketsweep.train.images import Images
-from ticketsweep.train.pack import Layers, PackedModel
+from ticketsweep.seeds import derive_seed
+from ticketsweep.train.images import Images, evaluation_batches
+from ticketsweep.train.optimizers import OPTIMIZERS, Optimizer, clip_rows_
+from ticketsweep.train.pack import Layers, PackedModel, Weights
+from ticketsweep.train.schedules import learning_rates
 
-EVALUATION_IMAGES = 4096  # images times replicates in one forward pass without gradients
+# One forward pass without gradients takes at most so many images times replicates, and values.
+EVALUATION_IMAGES = 4096
+EVALUATION_VALUES = 4096 * 28 * 28
+ESTIMATE_IMAGES, ESTIMATE_BATCH = 2048, 256  # for batch norm's statistics
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How parameters are trained.
+
+    Attributes
+    ----------
+    steps: >= 1; one step is one batch.
+    batch_size: images a step and replicate, >= 1.
+    lr: learning rate of the first step, or after the warm-up, > 0.
+    lr_schedule: constant | cosine | linear (both towards 0).
+    optimizer: adam | sgd (momentum 0.9).
+    lr_warmup: share of the steps over which the learning rate rises, in [0, 1].
+    clip_norm: longest gradient of a replicate; None: not clipped.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    lr_schedule: str
+    optimizer: str
+    lr_warmup: float = 0.0
+    clip_norm: float | None = None
+
+    def rates(self) -> list[float]:
+        """Learning rate of each step."""
+        return learning_rates(self.lr_schedule, lr=self.lr, steps=self.steps, warmup=self.lr_warmup)
+
+
+class Update:
+    """Optimizer steps of some flat tensors (R, n), whose gradients make one vector a replicate.
+
+    Parameters
+    ----------
+    leaves: each with a buffer as its `grad`; an empty one may be among them.
+    """
+
+    def __init__(self, leaves: Sequence[Tensor], *, optimizer: str, clip_norm: float | None):
+        self._leaves = leaves
+        self._clip_norm = clip_norm
+        self._optimizers: list[Optimizer] = [OPTIMIZERS[optimizer](leaf) for leaf in leaves]
+
+    def __call__(self, lr: float) -> None:
+        """One step from the gradients in the buffers, which are clipped in place."""
+        if self._clip_norm is not None:
+            clip_rows_([_gradient(leaf) for leaf in self._leaves], self._clip_norm)
+        for optimizer in self._optimizers:
+            optimizer(lr)
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all that the next steps depend on."""
+        return {
+            f"{at}/{key}": value
+            for at, optimizer in enumerate(self._optimizers)
+            for key, value in optimizer.state().items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state()` of an update of tensors alike."""
+        for at, optimizer in enumerate(self._optimizers):
+            start = f"{at}/"
+            own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            optimizer.restore(own)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    assert leaf.grad is not None
+    return leaf.grad
 
 
 def replicate_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -20,17 +99,110 @@ def replicate_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.view(labels.shape).mean(dim=1)
 
 
+@dataclass(frozen=True)
+class Score:
+    """What networks are worth on a split; float64 (R,).
+
+    Attributes
+    ----------
+    accuracy: a fraction.
+    loss: mean cross-entropy.
+    """
+
+    accuracy: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+
+class Evaluator:
+    """Scores networks on a trial's splits, batch norm's statistics estimated for each of them.
+
+    Parameters
+    ----------
+    train, test: the splits.
+    train_rows, validation_rows: the two parts of the training split.
+    input_shape: channels, height and width of an image.
+    """
+
+    def __init__(
+        self,
+        packed: PackedModel,
+        train: Images,
+        test: Images,
+        *,
+        train_rows: Tensor,
+        validation_rows: Tensor,
+        input_shape: tuple[int, int, int],
+    ) -> None:
+        self._packed = packed
+        self._images = min(EVALUATION_IMAGES, EVALUATION_VALUES // math.prod(input_shape))
+        self._train, self._test = train, test
+        self._validation_rows = validation_rows
+        self._test_rows = torch.arange(len(test.labels), device=validation_rows.device)
+        self._estimate_rows = _mixed(train_rows)
+
+    @torch.no_grad()
+    def on_validation(self, weights: Weights) -> Score:
+        """Score on the validation split."""
+        layers, statistics = self._prepared(weights)
+        return self._score(layers, statistics, self._train, self._validation_rows)
+
+    @torch.no_grad()
+    def on_both(self, weights: Weights) -> tuple[Score, Score]:
+        """Scores on the validation split and on the test split."""
+        layers, statistics = self._prepared(weights)
+        splits = ((self._train, self._validation_rows), (self._test, self._test_rows))
+        validation, test = (
+            self._score(layers, statistics, images, rows) for images, rows in splits
+        )
+        return validation, test
+
+    def _score(self, layers: Layers, statistics: Layers, images: Images, rows: Tensor) -> Score:
+        size = max(1, self._images // len(layers[0]))
+        batches = evaluation_batches(images, rows, size)
+        return evaluate(self._packed, layers, batches, statistics=statistics)
+
+    def _prepared(self, weights: Weights) -> tuple[Layers, Layers]:
+        layers = self._packed.split(weights)
+        if not self._packed.has_batch_norm:
+            return layers, ()
+        batches = evaluation_batches(self._train, self._estimate_rows, ESTIMATE_BATCH)
+        return layers, self._packed.estimate(layers, (images for images, _ in batches))
+
+
+def _mixed(rows: Tensor) -> Tensor:
+    """Rows in whole batches for batch norm's estimate, in an order that mixes the classes."""
+    # The raw output of the bit generator, sorted, is a permutation that no release will change.
+    order = np.argsort(
+        np.random.PCG64(derive_seed(0, "batch-norm-estimate")).random_raw(len(rows)), kind="stable"
+    )
+    count = min(len(rows), ESTIMATE_IMAGES)
+    if count > ESTIMATE_BATCH:
+        count -= count % ESTIMATE_BATCH
+    return rows[torch.from_numpy(order[:count]).to(rows.device)]
+
+
 @torch.no_grad()
 def evaluate(
-    model: PackedModel, layers: Layers, images: Images, rows: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy (a fraction) and mean cross-entropy of each replicate on these rows, both (R,)."""
-    replicates = len(layers[0])
-    right = torch.zeros(replicates, dtype=torch.int64, device=rows.device)
-    loss = torch.zeros(replicates, dtype=torch.float64, device=rows.device)
-    for piece in torch.split(rows, max(1, EVALUATION_IMAGES // replicates)):
-        batch, labels = images.take(piece)
-        logits = model.on_same_images(layers, batch)
+    packed: PackedModel,
+    layers: Layers,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    statistics: Layers = (),
+) -> Score:
+    """Score of each replicate on batches of images (B, C, H, W) and labels (B,).
+
+    Parameters
+    ----------
+    layers: every parameter (R, *shape), as `PackedModel.split` orders them.
+    statistics: batch norm's, from `PackedModel.estimate`.
+    """
+    replicates, device = len(layers[0]), layers[0].device
+    right = torch.zeros(replicates, dtype=torch.int64, device=device)
+    loss = torch.zeros(replicates, dtype=torch.float64, device=device)
+    seen = 0
+    for images, labels in batches:
+        logits = packed.evaluate(layers, statistics, images)
         right += (logits.argmax(dim=2) == labels).sum(dim=1)
-        loss += replicate_losses(logits, labels.expand(replicates, -1)).double() * len(piece)
-    return (right.double() / len(rows)).cpu().numpy(), (loss / len(rows)).cpu().numpy()
+        loss += replicate_losses(logits, labels.expand(replicates, -1)).double() * len(labels)
+        seen += len(labels)
+    return Score((right.double() / seen).cpu().numpy(), (loss / seen).cpu().numpy())

@@ -7,7 +7,7 @@ three seconds in every worker process, and its bookkeeping costs as much as a sm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -129,14 +129,22 @@ class Sgd:
 OPTIMIZERS: dict[str, Callable[[Tensor], Optimizer]] = {"adam": Adam, "sgd": Sgd}
 
 
-def clip_rows_(gradient: Tensor, limit: float) -> None:
-    """Scale each replicate's row of a gradient (R, G) in place, so that its norm is <= limit.
+def clip_rows_(gradients: Sequence[Tensor], limit: float) -> None:
+    """Scale each replicate's gradient in place, so that its norm is <= limit.
 
-    As `torch.nn.utils.clip_grad_norm_` does for a replicate alone. A row with NaN becomes NaN, and
-    no other row is touched.
+    As `torch.nn.utils.clip_grad_norm_` does for a replicate alone. A replicate with NaN becomes
+    NaN, and no other is touched.
+
+    Parameters
+    ----------
+    gradients: tensors (R, n), whose rows r together are the gradient of replicate r.
     """
-    norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    gradient.mul_((limit / (norms + _CLIP_EPSILON)).clamp_(max=1.0))
+    norms = torch.zeros((len(gradients[0]), 1), device=gradients[0].device)
+    for gradient in gradients:
+        norms = torch.hypot(norms, torch.linalg.vector_norm(gradient, dim=1, keepdim=True))
+    scale = (limit / (norms + _CLIP_EPSILON)).clamp_(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale)
 
 
 def _detached(parameter: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,102 +1,223 @@
-"""A pack: R sets of weights of one model in one flat tensor, and one forward pass for all of them.
+"""A pack: R sets of parameters of one model in flat tensors, and one forward pass for all of them.
 
-All prunable weights of a replicate lie in one row of a tensor (R, G), so that noise, gates and the
+All gated weights of a replicate lie in one row of a tensor (R, G), so that noise, gates and the
 optimizer each are one operation whatever the number of layers; layers are views of that tensor.
+What is not gated (biases, norms, class tokens) lies in a second tensor (R, O).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-
-from ticketsweep.errors import ModelError
-from ticketsweep.train.models import prunable
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 Layers = tuple[Tensor, ...]
+
+_SLOW_IN_VMAP = (_ConvNd, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each gated parameter lies in a row of `size` weights."""
+    """Where each of some parameters lies in a row of `size` numbers."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> Layout:
-        """The layout of a model's prunable parameters.
-
-        Raises
-        ------
-        ModelError: the model has other parameters, or buffers, which a pack does not hold.
-        """
-        names = prunable(model)
-        others = {name for name, _ in model.named_parameters()} - set(names)
-        others |= {name for name, _ in model.named_buffers()}
-        if others:
-            raise ModelError(
-                "model must have weights of linear and convolution layers alone, got also "
-                f"{', '.join(sorted(others)[:4])} (build it without biases and normalisation)"
-            )
+    def of(cls, model: nn.Module, names: Sequence[str]) -> Layout:
+        """The layout of these parameters of a model."""
         parameters = dict(model.named_parameters())
         shapes = tuple(tuple(parameters[name].shape) for name in names)
         return cls(tuple(names), shapes, tuple(parameters[name].numel() for name in names))
 
     @property
     def size(self) -> int:
-        """Number of gated weights of one replicate."""
+        """Numbers in a row."""
         return sum(self.sizes)
 
     def split(self, flat: Tensor) -> Layers:
         """Views (R, *shape) of a tensor (R, size), layer by layer."""
+        if not self.names:
+            return ()
         rows = flat.shape[0]
         parts = torch.split(flat, list(self.sizes), dim=1)
         return tuple(
             part.view(rows, *shape) for part, shape in zip(parts, self.shapes, strict=True)
         )
 
-    def flatten(self, weights: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """One row (R, size) for each mapping from names to weights."""
-        rows = [torch.cat([row[name].reshape(-1) for name in self.names]) for row in weights]
+    def flatten(self, parameters: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """One row (R, size) for each mapping from names to parameters."""
+        if not self.names:
+            return torch.empty((len(parameters), 0))
+        rows = [torch.cat([row[name].reshape(-1) for name in self.names]) for row in parameters]
         return torch.stack(rows)
 
 
-class PackedModel:
-    """Applies a model with R sets of weights.
+@dataclass(frozen=True)
+class Weights:
+    """Every parameter of R replicates: `gated` (R, G) and `rest` (R, O); of bool, what is kept."""
 
-    A pack of one calls the model plainly, a larger one through `torch.func.vmap`, which makes every
-    linear layer one batched matrix product. Measured on one CPU core, whole gated steps: vmap costs
-    0.4 ms a step, which a pack of one cannot win back. Against a loop over the replicates, a step
-    of 8 replicates takes 0.28 to 0.36 (fc-32, batch 128), 0.44 to 0.55 (fc-100-50, batch 128) and
-    7.5 to 7.3 ms (LeNet-300-100, batch 256) a replicate: never slower by 10 %, and faster where it
-    matters.
+    gated: Tensor
+    rest: Tensor
+
+    def rows(self, rows: Sequence[int]) -> Weights:
+        """Copies of these replicates."""
+        at = list(rows)
+        return Weights(self.gated[at], self.rest[at])
+
+    def copy(self) -> Weights:
+        """The same in memory of its own."""
+        return Weights(self.gated.clone(), self.rest.clone())
+
+    def where(self, kept: Weights) -> Weights:
+        """These, and zeros for what is not kept."""
+        return Weights(self.gated * kept.gated, self.rest * kept.rest)
+
+    def finite(self) -> list[bool]:
+        """Whether each replicate is without infinities and NaN."""
+        both = torch.isfinite(self.gated).all(dim=1) & torch.isfinite(self.rest).all(dim=1)
+        rows: list[bool] = both.tolist()
+        return rows
+
+
+class PackedModel:
+    """Applies a model with R sets of parameters.
+
+    A model of linear layers alone is called through `torch.func.vmap`, which makes every layer one
+    batched matrix product: against a loop over the replicates, a step of 8 replicates takes 0.28 to
+    0.36 (fc-32, batch 128), 0.44 to 0.55 (fc-100-50, batch 128) and 7.5 to 7.3 ms (LeNet-300-100,
+    batch 256) a replicate on one CPU core: never slower by 10 %, and faster where it matters. A
+    pack of one is called plainly, since it cannot win back vmap's 0.4 ms a step.
+
+    On the CPU, convolutions and attention go through the loop: vmap makes grouped convolutions of
+    them, and a step takes 1.7 times as long (ResNet-20, R = 4), 1.2 (Conv-4, R = 4), 1.5 (ViT,
+    R = 4), 1.1 (ResNet-18, R = 2). So does bf16 anywhere, for autocast does not reach into vmap.
+
+    Batch norm normalises by the batch while training. Its running statistics belong to no ticket:
+    they are estimated for the network that is evaluated (`estimate`), since those of another mask
+    or of noisy gates would be wrong.
+
+    Parameters
+    ----------
+    model: on the device of the parameters; what it holds itself is of no effect, but for constants
+        among its buffers. Its modules' modes are changed.
+    gated, rest: layouts which between them have every parameter.
+    precision: float32, tf32 (as `set_precision` made it) or bf16 (autocast).
     """
 
-    def __init__(self, model: nn.Module, layout: Layout) -> None:
+    def __init__(
+        self, model: nn.Module, gated: Layout, rest: Layout, *, precision: str = "float32"
+    ) -> None:
+        self.gated, self.rest = gated, rest
         self._model = model
-        self._names = layout.names
-        self._own_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0))
-        self._same_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, None))
-
-    def __call__(self, layers: Layers, images: Tensor) -> Tensor:
-        """Logits (R, B, K) of images (R, B, C, H, W), a batch for each replicate."""
-        if len(images) == 1:
-            return self._logits(tuple(layer.squeeze(0) for layer in layers), images[0])[None]
-        return self._own_images(layers, images)
-
-    def on_same_images(self, layers: Layers, images: Tensor) -> Tensor:
-        """Logits (R, B, K) of images (B, C, H, W) that all replicates see."""
-        if len(layers[0]) == 1:
-            return self._logits(tuple(layer.squeeze(0) for layer in layers), images)[None]
-        return self._same_images(layers, images)
-
-    def _logits(self, layers: Layers, images: Tensor) -> Tensor:
-        logits: Tensor = functional_call(
-            self._model, dict(zip(self._names, layers, strict=True)), (images,)
+        self._names = gated.names + rest.names
+        self._is_bf16 = precision == "bf16"
+        norms = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+        }
+        self._norms = tuple(norms.values())
+        self._statistics = tuple(
+            f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")
         )
-        return logits
+        is_linear = not any(isinstance(m, _SLOW_IN_VMAP) for m in model.modules())
+        on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        self._loops = self._is_bf16 or (on_cpu and not is_linear)
+        self._own_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, 0))
+        self._same_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, None))
+        self._mode = ""
+        self._set_mode("train")
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether an evaluation needs `estimate`."""
+        return bool(self._norms)
+
+    def split(self, weights: Weights) -> Layers:
+        """Every parameter (R, *shape), in the order in which calls take them."""
+        return self.gated.split(weights.gated) + self.rest.split(weights.rest)
+
+    def __call__(self, parameters: Layers, images: Tensor) -> Tensor:
+        """Logits (R, B, K) in training mode of images (R, B, C, H, W), a batch each replicate."""
+        self._set_mode("train")
+        if self._loops or len(images) == 1:
+            rows = [self._logits(_row(parameters, r), (), own) for r, own in enumerate(images)]
+            return torch.stack(rows)
+        return self._own_images(parameters, (), images)
+
+    @torch.no_grad()
+    def estimate(self, parameters: Layers, batches: Iterable[Tensor]) -> Layers:
+        """Batch norm's statistics for these parameters: means over batches (B, C, H, W).
+
+        Returns
+        -------
+        Running mean and variance (R, channels) of each batch norm in turn; () without one.
+        """
+        statistics = tuple(
+            torch.zeros((len(parameters[0]), norm.num_features), device=parameters[0].device)
+            for norm in self._norms
+            for _ in range(2)
+        )
+        self._set_mode("estimate")
+        for at, images in enumerate(batches if statistics else ()):
+            for norm in self._norms:
+                norm.momentum = 1 / (at + 1)  # then the running value is the mean of all so far
+            self._on_same_images(parameters, statistics, images)
+        return statistics
+
+    def evaluate(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
+        """Logits (R, B, K) in evaluation mode of images (B, C, H, W) that all replicates see."""
+        self._set_mode("evaluate")
+        return self._on_same_images(parameters, statistics, images)
+
+    def _on_same_images(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
+        replicates = len(parameters[0])
+        if self._loops or replicates == 1:
+            rows = [
+                self._logits(_row(parameters, r), _row(statistics, r), images)
+                for r in range(replicates)
+            ]
+            return torch.stack(rows)
+        return self._same_images(parameters, statistics, images)
+
+    def _logits(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
+        values = dict(zip(self._names, parameters, strict=True))
+        if statistics:
+            values |= zip(self._statistics, statistics, strict=True)
+        with self._autocast(images.device):
+            logits: Tensor = functional_call(self._model, values, (images,))
+        return logits.float() if self._is_bf16 else logits
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        if not self._is_bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+    def _set_mode(self, mode: str) -> None:
+        if mode == self._mode:
+            return
+        self._mode = mode
+        self._model.train(mode != "evaluate")
+        for norm in self._norms:
+            # While training, running statistics would cost time and mean nothing.
+            norm.track_running_stats = mode != "train"
+
+
+def set_precision(precision: str) -> None:
+    """Let this process's float32 products on CUDA be rounded to TF32 with `tf32`, else not."""
+    kind = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = kind
+    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+
+
+def _row(layers: Layers, replicate: int) -> Layers:
+    """One replicate's, as views: what an estimate writes reaches the statistics themselves."""
+    return tuple(layer[replicate] for layer in layers)

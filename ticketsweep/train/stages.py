@@ -1,87 +1,38 @@
-"""The stages of a trial: pre-train, learn the gates, harden, evaluate."""
+"""The stages of a trial: pre-train, learn the gates, harden, evaluate, retrain, compare."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed
-from ticketsweep.train.data import Dataset, check_sizes, split_validation
-from ticketsweep.train.gates.interface import Family
-from ticketsweep.train.images import (
-    BatchOrder,
-    Images,
-    as_tensor,
-    channel_statistics,
-    take_batches,
+from ticketsweep.train.augment import Augmentation
+from ticketsweep.train.checkpoint import Checkpoints, State, part, under
+from ticketsweep.train.controls import REINITIALIZED, control_mask, fresh_init_seed
+from ticketsweep.train.data import Dataset
+from ticketsweep.train.images import BatchOrder, as_tensor, open_images
+from ticketsweep.train.learning import (
+    STAGE,
+    CurvePoint,
+    Diverged,
+    GateLearning,
+    Gating,
+    UnitGating,
+    WeightGating,
+    curve_of,
+    curve_state,
 )
-from ticketsweep.train.loop import evaluate, replicate_losses
-from ticketsweep.train.models import initial_weights
-from ticketsweep.train.optimizers import OPTIMIZERS
-from ticketsweep.train.pack import Layout, PackedModel
-from ticketsweep.train.schedules import learning_rates, log_steps
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How parameters are trained.
-
-    Attributes
-    ----------
-    steps: >= 1; one step is one batch.
-    batch_size: images a step and replicate, >= 1.
-    lr: learning rate of the first step, > 0.
-    lr_schedule: constant | cosine (towards 0).
-    optimizer: adam | sgd (momentum 0.9).
-    """
-
-    steps: int
-    batch_size: int
-    lr: float
-    lr_schedule: str
-    optimizer: str
-
-
-class Pretraining(Protocol):
-    """What pre-training needs to know; an `Optimisation` has it. Its learning rate is constant."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images a step and init seed."""
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of every step."""
-
-    @property
-    def optimizer(self) -> str:
-        """`adam` or `sgd`."""
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A logged step; arrays are float64 (R,), a figure for each replicate.
-
-    Attributes
-    ----------
-    step: number of steps done.
-    loss: mean training cross-entropy of the sampled networks since the last point, no penalty.
-    val_accuracy: of the mask as hardened now, on the validation split; a fraction.
-    expected_density: expected share of open gates at this step's temperature.
-    """
-
-    step: int
-    loss: NDArray[np.float64]
-    val_accuracy: NDArray[np.float64]
-    expected_density: NDArray[np.float64]
+from ticketsweep.train.loop import Evaluator, Optimisation
+from ticketsweep.train.pack import Layout, PackedModel, Weights, set_precision
+from ticketsweep.train.plan import Plan, network_of, split_rows
+from ticketsweep.train.units import Units
+from ticketsweep.train.weights import Passage, initial_weights, train_weights
 
 
 @dataclass(frozen=True)
@@ -95,15 +46,22 @@ class LayerMask:
 
 @dataclass(frozen=True)
 class Tickets:
-    """Hardened masks and what they are worth on W_k; arrays are float64 (R,), shares fractions.
+    """Hardened masks and what they are worth; arrays are float64 (R,), shares fractions.
+
+    All of a replicate that has diverged is NaN, and its masks mean nothing.
 
     Attributes
     ----------
-    masks: one a prunable layer, in the model's order.
-    val_accuracy, loss: accuracy and mean cross-entropy on the validation split.
-    strong_accuracy: on the test split, which is looked at here and nowhere else.
-    density: share of prunable weights kept.
+    masks: one a gated layer, in the model's order.
+    val_accuracy, loss: accuracy and mean cross-entropy of the masks on W_k, validation split.
+    strong_accuracy: on the test split, which is looked at for this, for `accuracies`, and nowhere
+        else.
+    density: share of prunable weights kept; what vanishes with a unit counts as removed.
     undecided: share of gates that hardening had to round.
+    accuracies: of other networks, by name: `joint`, `retrained`, `dense`, each of the controls and,
+        retrained, `CONTROL_retrained`; on the test split, and on the validation split as
+        `NAME_val`.
+    diverged: int64 (R,), the step at which the replicate was found to have diverged, else 0.
     steps: of training that led to them; 0 for a family that learns nothing.
     train_seconds: wall time of the steps that learn the gates, without evaluation.
     """
@@ -114,200 +72,292 @@ class Tickets:
     loss: NDArray[np.float64]
     density: NDArray[np.float64]
     undecided: NDArray[np.float64]
+    accuracies: dict[str, NDArray[np.float64]]
+    diverged: NDArray[np.int64]
     steps: int
     train_seconds: float
 
 
 def find_tickets(
-    *,
-    model: nn.Module,
+    plan: Plan,
     dataset: Dataset,
-    validation: float,
     replicates: Sequence[Replicate],
-    weight_init: str,
-    weight_scale: float,
-    rewind_step: int,
-    pretrain: Pretraining,
-    gate: Family,
-    train: Optimisation,
+    *,
     log_points: int,
     device: str,
-) -> Generator[CurvePoint, None, Tickets]:
+    checkpoints: Checkpoints,
+) -> Generator[CurvePoint | Passage, None, Tickets]:
     """Learn the gates of all replicates together, and return their hardened tickets.
 
     A replicate's weights, batches and noise are the same bit for bit whatever else is in the pack;
     its results are the same within rounding. The same call on the same machine with the same
-    number of threads gives the same masks bit for bit.
+    number of threads gives the same masks bit for bit, also where it was cut off and went on from
+    a checkpoint. A replicate whose loss becomes infinite or NaN is marked, and the others go on.
 
     Parameters
     ----------
-    validation: share of the training split held out, in (0, 1).
-    weight_init, weight_scale: see `models.initial_weights`.
-    rewind_step: steps of dense training before the weights are frozen; 0 for none.
-    pretrain: how those steps are trained. Their batches come from the init seed's stream, so the
-        frozen weights depend on init seed and `rewind_step` alone.
-    gate: a value of `gates.FAMILIES`.
-    train: of what the family learns: its gates, or in `magnitude` the weights. A learning rate
-        schedule spans all steps, whatever their rounds.
     log_points: about how many points of the curve are yielded; the last step always is. None are
-        for a family that learns nothing.
+        for a family that learns nothing. Other training tells as often how far it has come.
     device: as torch names it.
 
     Raises
     ------
-    TrialFailure: a replicate's loss or weights became infinite or NaN.
-    DataError: the training split is too small for a batch beside a validation split.
-    ModelError: the model has no prunable parameter, or `weight_init` is unknown.
+    TrialFailure: every replicate's loss or weights became infinite or NaN.
+    DataError, ModelError: see `check_plan`; or a streamed image cannot be read.
     """
-    place = torch.device(device)
-    layout = Layout.of(model)
-    packed = PackedModel(model, layout)
-    rows, held_out = split_validation(dataset.train_labels, share=validation)
-    drawn_batches = {"train.batch_size": train.batch_size}
-    if rewind_step:
-        drawn_batches["pretrain.batch_size"] = pretrain.batch_size
-    for key, batch_size in drawn_batches.items():
-        check_sizes(
-            trained_on=len(rows),
-            held_out=len(held_out),
-            classes=dataset.classes,
-            batch_size=batch_size,
-            key=key,
-        )
-    images, test = _resident(dataset, rows, place)
-    train_rows, validation_rows = as_tensor(rows, place), as_tensor(held_out, place)
+    run = _Run(plan, dataset, replicates, log_points, torch.device(device), checkpoints)
+    return (yield from run.stages())
 
-    inits = list(dict.fromkeys(replicate.init_seed for replicate in replicates))
-    drawn = [
-        initial_weights(model, weight_init=weight_init, weight_scale=weight_scale, seed=seed)
-        for seed in inits
-    ]
-    rewound = layout.flatten(drawn).to(place)
-    if rewind_step:
-        orders = [
-            BatchOrder(
-                train_rows,
-                batch_size=pretrain.batch_size,
-                seed=derive_seed(seed, "pretrain-batches"),
+
+class _Run:
+    """One run of a plan's stages."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        dataset: Dataset,
+        replicates: Sequence[Replicate],
+        log_points: int,
+        device: torch.device,
+        checkpoints: Checkpoints,
+    ) -> None:
+        set_precision(plan.precision)
+        rows, held_out = split_rows(plan, dataset)
+        self._network = network = network_of(plan, dataset)
+        self._plan, self._replicates = plan, replicates
+        self._log_points, self._device, self._checkpoints = log_points, device, checkpoints
+        self._packed = PackedModel(
+            network.model.to(device), network.gated, network.rest, precision=plan.precision
+        )
+        self._images, test = open_images(dataset, rows, device)
+        self._rows = as_tensor(rows, device)
+        self._evaluator = Evaluator(
+            self._packed,
+            self._images,
+            test,
+            train_rows=self._rows,
+            validation_rows=as_tensor(held_out, device),
+            input_shape=dataset.input_shape,
+        )
+        self._diverged = Diverged(np.zeros(len(replicates), dtype=np.int64))
+        self._accuracies: dict[str, NDArray[np.float64]] = {}
+
+    def stages(self) -> Generator[CurvePoint | Passage, None, Tickets]:
+        """All of them in turn."""
+        plan, replicates = self._plan, self._replicates
+        inits = list(dict.fromkeys(replicate.init_seed for replicate in replicates))
+        rewound = yield from self._pretrained("pretrain", inits)
+        weights = rewound.rows([inits.index(replicate.init_seed) for replicate in replicates])
+        self._look_for_divergence(weights)
+        gating = self._gating()
+        learnt = yield from self._learn(gating, weights)
+        kept_gates = learnt["kept"]
+        kept = gating.keep(kept_gates)
+        ticket = weights.where(kept)
+        validation, test = self._evaluator.on_both(ticket)
+        self._diverged.note(np.isfinite(validation.loss), step=max(1, int(learnt["steps"])))
+        if not self._diverged.alive.any():
+            raise TrialFailure(
+                "diverged: the hardened tickets' validation loss is infinite or NaN "
+                "(lower weight_scale or the learning rate)"
             )
-            for seed in inits
-        ]
-        _pretrain(packed, layout, rewound, images, orders, pretrain, steps=rewind_step)
-        _check_pretrained(rewound, inits, rewind_step)
-    weights = rewound[[inits.index(replicate.init_seed) for replicate in replicates]]
-
-    gates = gate.gates(weights, layout, replicates, steps=train.steps)
-    orders = [
-        BatchOrder(train_rows, batch_size=train.batch_size, seed=r.data_seed) for r in replicates
-    ]
-    rates = learning_rates(train.lr_schedule, lr=train.lr, steps=train.steps)
-
-    def on_validation(kept: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return evaluate(packed, layout.split(weights * kept), images, validation_rows)
-
-    done, train_seconds = 0, 0.0
-    for logged in log_steps(train.steps, log_points) if gates.rounds else ():
-        began = time.perf_counter()
-        total = torch.zeros(len(replicates), device=place)
-        for step in range(done, logged):
-            if step in gates.rounds:
-                update = OPTIMIZERS[train.optimizer](gates.parameter)
-            batch, labels = take_batches(images, orders)
-            losses = replicate_losses(packed(gates.sample(step), batch), labels)
-            # Fills gates.parameter.grad; .backward() would add to what is there.
-            torch.autograd.grad(losses.sum(), gates.parameter)
-            update(rates[step])
-            total += losses.detach()
-        loss = (total / (logged - done)).double().cpu().numpy()
-        train_seconds += time.perf_counter() - began
-        _check_finite(loss, replicates, first=done + 1, last=logged)
-        done = logged
-        kept = gates.harden()
-        val_accuracy, val_loss = on_validation(kept)
-        yield CurvePoint(
-            step=done,
-            loss=loss,
-            val_accuracy=val_accuracy,
-            expected_density=_figures(gates.expected_density(done - 1)),
-        )
-    if not done:
-        kept = gates.harden()
-        val_accuracy, val_loss = on_validation(kept)
-    strong_accuracy, _ = evaluate(
-        packed, layout.split(weights * kept), test, torch.arange(len(test.labels), device=place)
-    )
-    return Tickets(
-        masks=_masks(layout, kept),
-        val_accuracy=val_accuracy,
-        strong_accuracy=strong_accuracy,
-        loss=val_loss,
-        density=_figures(kept.double().mean(dim=1)),
-        undecided=_figures(gates.undecided()),
-        steps=done,
-        train_seconds=train_seconds,
-    )
-
-
-def _resident(
-    dataset: Dataset, rows: NDArray[np.int64], device: torch.device
-) -> tuple[Images, Images]:
-    """The training and the test split, both standardised by the images that are trained on."""
-    mean, std = (
-        as_tensor(array, device) for array in channel_statistics(dataset.train_images, rows)
-    )
-    splits = (
-        (dataset.train_images, dataset.train_labels),
-        (dataset.test_images, dataset.test_labels),
-    )
-    train, test = (
-        Images(as_tensor(pixels, device), as_tensor(labels, device), mean, std)
-        for pixels, labels in splits
-    )
-    return train, test
-
-
-def _pretrain(
-    packed: PackedModel,
-    layout: Layout,
-    weights: Tensor,
-    images: Images,
-    orders: Sequence[BatchOrder],
-    how: Pretraining,
-    *,
-    steps: int,
-) -> None:
-    """Train dense weights (I, G), one row for each order of batches, in place."""
-    layers = tuple(layer.requires_grad_() for layer in layout.split(weights.detach()))
-    weights.grad = torch.empty_like(weights)
-    gradients = layout.split(weights.grad)
-    update = OPTIMIZERS[how.optimizer](weights)
-    for _ in range(steps):
-        batch, labels = take_batches(images, orders)
-        loss = replicate_losses(packed(layers, batch), labels).sum()
-        for into, gradient in zip(gradients, torch.autograd.grad(loss, layers), strict=True):
-            into.copy_(gradient)
-        update(how.lr)
-    weights.grad = None
-
-
-def _check_pretrained(weights: Tensor, inits: Sequence[int], steps: int) -> None:
-    finite = torch.isfinite(weights).all(dim=1).tolist()
-    if not all(finite):
-        raise TrialFailure(
-            f"pre-training diverged: the weights of init seed {inits[finite.index(False)]} are "
-            f"infinite or NaN after {steps} steps (lower pretrain.lr or weight_scale)"
+        if plan.retrain:
+            yield from self._retrained("retrained", ticket, kept)
+            yield from self._dense(weights)
+        if REINITIALIZED in plan.controls:
+            others = yield from self._pretrained(
+                f"pretrain-{REINITIALIZED}", [fresh_init_seed(seed) for seed in inits]
+            )
+            fresh = others.rows([inits.index(replicate.init_seed) for replicate in replicates])
+        for control in plan.controls:
+            mask = control_mask(control, kept_gates, gating, self._network.gated, replicates)
+            network = (fresh if control == REINITIALIZED else weights).where(mask)
+            self._score(control, network)
+            if plan.retrain:
+                yield from self._retrained(f"{control}_retrained", network, mask)
+        return Tickets(
+            masks=_masks(gating.layout, kept_gates),
+            val_accuracy=self._diverged.masked(validation.accuracy),
+            strong_accuracy=self._diverged.masked(test.accuracy),
+            loss=self._diverged.masked(validation.loss),
+            density=self._diverged.masked(_figures(kept.gated.double().mean(dim=1))),
+            undecided=self._diverged.masked(_figures(learnt["undecided"])),
+            accuracies={
+                name: self._diverged.masked(figures) for name, figures in self._accuracies.items()
+            },
+            diverged=self._diverged.at,
+            steps=int(learnt["steps"]),
+            train_seconds=float(learnt["seconds"]),
         )
 
+    def _pretrained(self, stage: str, seeds: Sequence[int]) -> Generator[Passage, None, Weights]:
+        """Weights after `rewind_step` dense steps, a row for each init seed.
 
-def _check_finite(
-    loss: NDArray[np.float64], replicates: Sequence[Replicate], *, first: int, last: int
-) -> None:
-    lost = np.flatnonzero(~np.isfinite(loss))
-    if len(lost):
-        raise TrialFailure(
-            f"replicate {replicates[lost[0]].index} diverged: its loss became infinite or NaN "
-            f"between steps {first} and {last} (lower weight_scale or the learning rate)"
+        Their batches come from the init seed's stream, so that they depend on it alone.
+        """
+        plan = self._plan
+        if (done := self._checkpoints.result(stage)) is not None:
+            return Weights(done["gated"].to(self._device), done["rest"].to(self._device))
+        weights = initial_weights(
+            plan.build,
+            self._network.gated,
+            self._network.rest,
+            weight_init=plan.weight_init,
+            weight_scale=plan.weight_scale,
+            seeds=seeds,
+            device=self._device,
         )
+        if plan.rewind_step:
+            streams = [derive_seed(seed, "pretrain-batches") for seed in seeds]
+            yield from self._train(
+                stage, weights, replace(plan.weight_how, steps=plan.rewind_step), streams, None
+            )
+            self._checkpoints.finish(stage, {"gated": weights.gated, "rest": weights.rest})
+        return weights
+
+    def _look_for_divergence(self, weights: Weights) -> None:
+        """Mark the replicates whose weights pre-training has lost."""
+        sound = np.array(weights.finite())
+        self._diverged.note(sound, step=max(1, self._plan.rewind_step))
+        if not sound.any():
+            raise TrialFailure(
+                f"pre-training diverged: all weights are infinite or NaN after "
+                f"{self._plan.rewind_step} steps (lower pretrain.lr or weight_scale)"
+            )
+
+    def _gating(self) -> Gating:
+        if self._network.sites:
+            units = Units(self._network.sites, self._network.gated, self._network.rest)
+            return UnitGating(self._packed, units)
+        return WeightGating(self._packed, multiplies=self._multiplies)
+
+    @property
+    def _multiplies(self) -> bool:
+        """Whether the family samples gates alone, which this code multiplies with parameters.
+
+        Where weights are frozen, a family gates them itself, in one pass over memory.
+        """
+        is_plain = not self._network.sites and not self._plan.joint
+        return not (is_plain or self._plan.gate.trains_weights)
+
+    def _learn(self, gating: Gating, weights: Weights) -> Generator[CurvePoint, None, State]:
+        """Learn the gates: `kept` bool (R, U), `undecided` (R,), `steps` and `seconds`."""
+        plan, replicates = self._plan, self._replicates
+        if (done := self._checkpoints.result(STAGE)) is not None:
+            self._diverged.at[:] = done["diverged"].numpy()
+            self._accuracies |= {k: v.numpy() for k, v in part("accuracies", done).items()}
+            yield from curve_of(part("curve", done))
+            return {name: value.to(self._device) for name, value in done.items()}
+        gated = weights.gated
+        if self._multiplies:
+            gated = torch.ones((len(replicates), gating.layout.size), device=self._device)
+        learning = GateLearning(
+            packed=self._packed,
+            gating=gating,
+            gates=plan.gate.gates(gated, gating.layout, replicates, steps=plan.train.steps),
+            start=weights,
+            joint=plan.joint,
+            how=plan.train,
+            weight_how=plan.weight_how,
+            replicates=replicates,
+            diverged=self._diverged,
+        )
+        orders = self._orders([r.data_seed for r in replicates], plan.train.batch_size)
+        yield from learning.run(
+            self._images,
+            orders,
+            self._evaluator,
+            augmentation=self._augmentation([r.data_seed for r in replicates]),
+            log_points=self._log_points,
+            checkpoints=self._checkpoints,
+        )
+        kept = learning.gates.harden()
+        if plan.joint:
+            self._score("joint", learning.trained().where(gating.keep(kept)))
+        scores = {name: torch.from_numpy(v) for name, v in self._accuracies.items()}
+        result = {
+            "kept": kept,
+            "undecided": learning.gates.undecided(),
+            "steps": torch.tensor(learning.done),
+            "seconds": torch.tensor(learning.seconds, dtype=torch.float64),
+            "diverged": torch.from_numpy(self._diverged.at),
+            **under("accuracies", scores),
+            **under("curve", curve_state(learning.curve)),
+        }
+        self._checkpoints.finish(STAGE, result)
+        return result
+
+    def _dense(self, weights: Weights) -> Iterator[Passage]:
+        """Train the dense network of each init seed and data order, and score it."""
+        plan = [(replicate.init_seed, replicate.data_seed) for replicate in self._replicates]
+        first = [plan.index(pair) for pair in dict.fromkeys(plan)]
+        own = [first.index(plan.index(pair)) for pair in plan]
+        yield from self._retrained("dense", weights.rows(first), None, of=first, own=own)
+
+    def _retrained(
+        self,
+        name: str,
+        weights: Weights,
+        kept: Weights | None,
+        *,
+        of: Sequence[int] | None = None,
+        own: Sequence[int] | None = None,
+    ) -> Iterator[Passage]:
+        """Train a copy of these weights, and score it under `name`.
+
+        Parameters
+        ----------
+        of: the replicate whose data order each row sees; their own if None.
+        own: the row whose figures each replicate gets; its own if None.
+        """
+        assert self._plan.retrain is not None
+        if (done := self._checkpoints.result(name)) is None:
+            rows = self._replicates if of is None else [self._replicates[at] for at in of]
+            streams = [derive_seed(row.data_seed, "retrain-batches") for row in rows]
+            trained = weights.copy()
+            yield from self._train(name, trained, self._plan.retrain, streams, kept)
+            validation, test = self._evaluator.on_both(trained)
+            lost = ~np.isfinite(validation.loss)  # its accuracy would mean nothing
+            done = {
+                "test": torch.from_numpy(np.where(lost, np.nan, test.accuracy)),
+                "val": torch.from_numpy(np.where(lost, np.nan, validation.accuracy)),
+            }
+            self._checkpoints.finish(name, done)
+        at = slice(None) if own is None else list(own)
+        self._accuracies[name] = done["test"].numpy()[at]
+        self._accuracies[f"{name}_val"] = done["val"].numpy()[at]
+
+    def _train(
+        self,
+        stage: str,
+        weights: Weights,
+        how: Optimisation,
+        streams: Sequence[int],
+        kept: Weights | None,
+    ) -> Iterator[Passage]:
+        return train_weights(
+            self._packed,
+            weights,
+            self._images,
+            self._orders(streams, how.batch_size),
+            how,
+            kept=kept,
+            augmentation=self._augmentation(streams),
+            stage=stage,
+            checkpoints=self._checkpoints,
+            reports=self._log_points,
+        )
+
+    def _orders(self, seeds: Sequence[int], batch_size: int) -> list[BatchOrder]:
+        return [BatchOrder(self._rows, batch_size=batch_size, seed=seed) for seed in seeds]
+
+    def _augmentation(self, seeds: Sequence[int]) -> Augmentation | None:
+        return None if self._plan.augment == "none" else Augmentation(self._plan.augment, seeds)
+
+    def _score(self, name: str, weights: Weights) -> None:
+        validation, test = self._evaluator.on_both(weights)
+        self._accuracies[name] = test.accuracy
+        self._accuracies[f"{name}_val"] = validation.accuracy
 
 
 def _masks(layout: Layout, kept: Tensor) -> tuple[LayerMask, ...]:

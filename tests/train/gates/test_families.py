@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,6 @@ from torch import Tensor
 from ticketsweep.config import parse_config
 from ticketsweep.seeds import Replicate, replicate_plan
 from ticketsweep.train.gates import FAMILIES
-from ticketsweep.train.gates.gated import penalty_strengths
 from ticketsweep.train.gates.interface import Family, Gates
 from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout
@@ -23,9 +23,9 @@ WIDTHS = [20, 7, 4]
 STEPS = 6
 
 
-def family_of(name: str) -> Family:
-    """The family with the settings that it has by default."""
-    gate = parse_config({"gate": {"family": name}}, source="test").gate.model_dump()
+def family_of(name: str, **settings: float) -> Family:
+    """The family with these settings, and the others as they are by default."""
+    gate = parse_config({"gate": {"family": name, **settings}}, source="test").gate.model_dump()
     return FAMILIES[name](
         **{field: gate[field] for field in inspect.signature(FAMILIES[name]).parameters}
     )
@@ -220,7 +220,36 @@ def test_gate_seeds_decide_what_is_drawn(name: str, started: Callable[..., Gates
     assert not torch.equal(first, second)
 
 
-def test_a_penalty_rises_over_its_share_of_the_steps() -> None:
-    assert penalty_strengths(2.0, warmup=0.0, steps=3) == [2.0, 2.0, 2.0]
-    assert penalty_strengths(2.0, warmup=0.5, steps=4) == [0.0, 1.0, 2.0, 2.0]
-    assert penalty_strengths(2.0, warmup=1.0, steps=4) == [0.0, 0.5, 1.0, 1.5]
+# Of the masks after 40 steps: (family, l0_warmup, digest).
+GOLDEN = [
+    ("gaussian", 0.0, "5554e15f673aa1ec"),
+    ("gaussian", 0.5, "377b32a32dae9f1a"),
+    ("hard_concrete", 0.0, "cda1b9cfc3d8039b"),
+    ("hard_concrete", 0.5, "e0baee69593ad827"),
+    ("sigmoid", 0.0, "2facbd758be7e1f3"),
+    ("sigmoid", 0.5, "923b48c6ddd9776e"),
+    ("edge_popup", 0.0, "da4e44b2ea0f2c7a"),
+    ("magnitude", 0.0, "522cd095addd8b71"),
+    ("random", 0.0, "bb0d2984b09c1f82"),
+]
+
+
+@pytest.mark.parametrize(("name", "warmup", "digest"), GOLDEN)
+def test_masks_are_those_of_earlier_versions(
+    name: str, warmup: float, digest: str, gated: Callable[..., Tensor]
+) -> None:
+    """Stored trials answer for their ids, so the same settings must lead to the same masks."""
+    plan = replicate_plan(0, init=2, data=1, gate=2)
+    layout = Layout(("0.weight", "1.weight"), ((30, 40), (8, 30)), (1200, 240))
+    weights = torch.stack([weights_of(replicate, layout.size) for replicate in plan])
+    target = torch.randn(4, layout.size, generator=torch.Generator().manual_seed(9))
+    family = family_of(name, **({"l0_warmup": warmup} if warmup else {}))
+    gates = family.gates(weights, layout, plan, steps=40)
+    for step in range(40) if gates.rounds else ():
+        if step in gates.rounds:
+            update = OPTIMIZERS["adam"](gates.parameter)
+        loss = (gated(gates, step) - target).square().mean(dim=1).sum()
+        torch.autograd.grad(loss, gates.parameter)
+        update(0.03)
+    kept = gates.harden().numpy().tobytes()
+    assert hashlib.blake2b(kept, digest_size=8).hexdigest() == digest

@@ -34,6 +34,8 @@ class EdgePopupSettings:
     density: float
     ranked_by: str
 
+    trains_weights = False
+
     def gates(
         self,
         weights: Tensor,

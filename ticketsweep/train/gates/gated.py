@@ -1,4 +1,4 @@
-"""Gated weights as one autograd function, and what changes along the steps of a penalised family.
+"""What gate families share: gated weights as one autograd function, and the state of generators.
 
 Every family computes its gated weights and their gradient itself, in buffers that are reused: a
 fresh temporary for each operation costs more than the arithmetic.
@@ -38,12 +38,6 @@ class GatedWeights(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """See `Gated.backward`."""
         return ctx.gates.backward(gradients), None, None
-
-
-def penalty_strengths(strength: float, *, warmup: float, steps: int) -> list[float]:
-    """Strength of the penalty at each step: linear from 0 over the first `warmup` share of them."""
-    rise = warmup * steps
-    return [strength * min(1.0, step / rise) if rise else strength for step in range(steps)]
 
 
 def generator_states(generators: Sequence[torch.Generator]) -> Tensor:

@@ -16,14 +16,9 @@ import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import (
-    GatedWeights,
-    generator_states,
-    penalty_strengths,
-    set_generator_states,
-)
+from ticketsweep.train.gates.gated import GatedWeights, generator_states, set_generator_states
+from ticketsweep.train.gates.penalty import Schedules, add_scaled_
 from ticketsweep.train.pack import Layers, Layout
-from ticketsweep.train.schedules import temperatures
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,8 @@ class GaussianSettings:
     temperature, temperature_end: sigma of the noise at the first and the last step; > 0.
     temperature_schedule: a key of `schedules.SCHEDULES`.
     init: mu of every gate before the first step.
+    target_density: density at the end of training that the strength is steered to, from
+        `l0_strength`; in (0, 1]. None: the strength stays as given.
     """
 
     l0_strength: float
@@ -45,6 +42,9 @@ class GaussianSettings:
     temperature_end: float
     temperature_schedule: str
     init: float
+    target_density: float | None = None
+
+    trains_weights = False
 
     def gates(
         self, weights: Tensor, layout: Layout, replicates: Sequence[Replicate], *, steps: int
@@ -101,15 +101,7 @@ class GaussianGates:
         *,
         steps: int,
     ) -> None:
-        self._temperatures = temperatures(
-            settings.temperature_schedule,
-            start=settings.temperature,
-            end=settings.temperature_end,
-            steps=steps,
-        )
-        self._strengths = penalty_strengths(
-            settings.l0_strength, warmup=settings.l0_warmup, steps=steps
-        )
+        self._schedules = Schedules(settings, weights, steps=steps)
         self._step = 0
         self._layout = layout
         self._weights = weights
@@ -132,7 +124,8 @@ class GaussianGates:
     def forward(self, step: int) -> Layers:
         """See `gated.Gated`."""
         self._step = step
-        temperature = self._temperatures[step]
+        self._schedules.steer(step, self.harden)
+        temperature = self._schedules.temperatures[step]
         for row, generator in zip(self._noisy, self._generators, strict=True):
             row.normal_(0, temperature, generator=generator)
         self._noisy.add_(self.parameter.detach())
@@ -149,17 +142,17 @@ class GaussianGates:
         self._gradient.mul_(self._weights)
         # d penalty / d mu = l0_strength / G * phi(mu / T) / T. The gated weights have served their
         # purpose, so their memory holds the density.
-        sigma = self._temperatures[0]
+        sigma = self._schedules.temperatures[0]
         density = torch.square(self.parameter.detach(), out=self._gated)
         density.mul_(-0.5 / sigma**2).exp_()
-        strength = self._strengths[self._step]
+        strength = self._schedules.strength(self._step)
         scale = strength / (self._layout.size * sigma * math.sqrt(2 * math.pi))
-        return self._gradient.add_(density, alpha=scale)
+        return add_scaled_(self._gradient, density, scale)
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
         """Expected share of open gates at this step's temperature, (R,)."""
-        return expected_density(self.parameter, temperature=self._temperatures[step])
+        return expected_density(self.parameter, temperature=self._schedules.temperatures[step])
 
     @torch.no_grad()
     def undecided(self) -> Tensor:
@@ -176,9 +169,11 @@ class GaussianGates:
         return {
             "parameter": self.parameter.detach().clone(),
             "generators": generator_states(self._generators),
+            **self._schedules.state(),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `interface.Gates`."""
         self.parameter.detach().copy_(state["parameter"])
+        self._schedules.restore(state)
         set_generator_states(self._generators, state["generators"])

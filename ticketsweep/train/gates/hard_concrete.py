@@ -17,14 +17,9 @@ import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import (
-    GatedWeights,
-    generator_states,
-    penalty_strengths,
-    set_generator_states,
-)
+from ticketsweep.train.gates.gated import GatedWeights, generator_states, set_generator_states
+from ticketsweep.train.gates.penalty import Schedules, add_scaled_
 from ticketsweep.train.pack import Layers, Layout
-from ticketsweep.train.schedules import temperatures
 
 GAMMA, ZETA = -0.1, 1.1
 _SHIFT = math.log(-GAMMA / ZETA)
@@ -45,6 +40,8 @@ class HardConcreteSettings:
     temperature, temperature_end: beta at the first and the last step; > 0.
     temperature_schedule: a key of `schedules.SCHEDULES`.
     init: log_alpha of every gate before the first step.
+    target_density: density at the end of training that the strength is steered to, from
+        `l0_strength`; in (0, 1]. None: the strength stays as given.
     """
 
     l0_strength: float
@@ -53,6 +50,9 @@ class HardConcreteSettings:
     temperature_end: float
     temperature_schedule: str
     init: float
+    target_density: float | None = None
+
+    trains_weights = False
 
     def gates(
         self, weights: Tensor, layout: Layout, replicates: Sequence[Replicate], *, steps: int
@@ -92,15 +92,7 @@ class HardConcreteGates:
         *,
         steps: int,
     ) -> None:
-        self._temperatures = temperatures(
-            settings.temperature_schedule,
-            start=settings.temperature,
-            end=settings.temperature_end,
-            steps=steps,
-        )
-        self._strengths = penalty_strengths(
-            settings.l0_strength, warmup=settings.l0_warmup, steps=steps
-        )
+        self._schedules = Schedules(settings, weights, steps=steps)
         self._step = 0
         self._layout = layout
         self._weights = weights
@@ -120,9 +112,12 @@ class HardConcreteGates:
     def forward(self, step: int) -> Layers:
         """See `gated.Gated`."""
         self._step = step
+        self._schedules.steer(step, self.harden)
         for row, generator in zip(self._s, self._generators, strict=True):
             row.uniform_(generator=generator)
-        self._s.logit_().add_(self.parameter.detach()).div_(self._temperatures[step]).sigmoid_()
+        self._s.logit_().add_(self.parameter.detach()).div_(
+            self._schedules.temperatures[step]
+        ).sigmoid_()
         torch.mul(self._s, ZETA - GAMMA, out=self._stretched).add_(GAMMA)
         torch.clamp(self._stretched, 0, 1, out=self._gated).mul_(self._weights)
         return self._layout.split(self._gated)
@@ -137,19 +132,20 @@ class HardConcreteGates:
         )
         # The gated weights have served their purpose, so their memory holds what follows.
         slope = torch.addcmul(self._s, self._s, self._s, value=-1, out=self._gated)
-        scale = (ZETA - GAMMA) / self._temperatures[self._step]
+        scale = (ZETA - GAMMA) / self._schedules.temperatures[self._step]
         self._gradient.mul_(slope).mul_(scale)
         # d penalty / d log_alpha = l0_strength / G * p (1 - p), p = P(z > 0)
-        shift = self._temperatures[0] * _SHIFT
+        shift = self._schedules.temperatures[0] * _SHIFT
         p = torch.sub(self.parameter.detach(), shift, out=self._gated)
         p.clamp_(min=_SHUT).sigmoid_()
         p.addcmul_(p, p, value=-1)
-        return self._gradient.add_(p, alpha=self._strengths[self._step] / self._layout.size)
+        strength = self._schedules.strength(self._step)
+        return add_scaled_(self._gradient, p, strength / self._layout.size)
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
         """Mean P(z > 0) at this step's temperature, (R,)."""
-        return expected_density(self.parameter, temperature=self._temperatures[step])
+        return expected_density(self.parameter, temperature=self._schedules.temperatures[step])
 
     @torch.no_grad()
     def undecided(self) -> Tensor:
@@ -166,9 +162,11 @@ class HardConcreteGates:
         return {
             "parameter": self.parameter.detach().clone(),
             "generators": generator_states(self._generators),
+            **self._schedules.state(),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `interface.Gates`."""
         self.parameter.detach().copy_(state["parameter"])
+        self._schedules.restore(state)
         set_generator_states(self._generators, state["generators"])

@@ -57,6 +57,10 @@ class Gates(Protocol):
 class Family(Protocol):
     """A family's hyperparameters; the fields of the same name in `config` have their ranges."""
 
+    @property
+    def trains_weights(self) -> bool:
+        """Whether it trains weights and prunes them, where others gate those they get."""
+
     def gates(
         self, weights: Tensor, layout: Layout, replicates: Sequence[Replicate], *, steps: int
     ) -> Gates:

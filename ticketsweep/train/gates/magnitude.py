@@ -33,6 +33,8 @@ class MagnitudeSettings:
     share: float
     scope: str
 
+    trains_weights = True
+
     def gates(
         self,
         weights: Tensor,

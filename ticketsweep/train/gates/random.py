@@ -23,6 +23,8 @@ class RandomSettings:
 
     density: float
 
+    trains_weights = False
+
     def gates(
         self,
         weights: Tensor,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import GatedWeights, penalty_strengths
+from ticketsweep.train.gates.gated import GatedWeights
+from ticketsweep.train.gates.penalty import Schedules
 from ticketsweep.train.pack import Layers, Layout
-from ticketsweep.train.schedules import temperatures
 
 # A gate of 1e-13 is as good as shut. Below, its products with weights and gradients would end among
 # the denormal numbers, with which a matrix product takes a hundred times as long.
@@ -36,6 +36,8 @@ class SigmoidSettings:
     temperature, temperature_end: 1 / beta at the first and the last step; > 0.
     temperature_schedule: a key of `schedules.SCHEDULES`.
     init: s of every gate before the first step.
+    target_density: density at the end of training that the strength is steered to, from
+        `l0_strength`; in (0, 1]. None: the strength stays as given.
     """
 
     l0_strength: float
@@ -44,6 +46,9 @@ class SigmoidSettings:
     temperature_end: float
     temperature_schedule: str
     init: float
+    target_density: float | None = None
+
+    trains_weights = False
 
     def gates(
         self,
@@ -70,15 +75,7 @@ class SigmoidGates:
     def __init__(
         self, settings: SigmoidSettings, weights: Tensor, layout: Layout, *, steps: int
     ) -> None:
-        self._temperatures = temperatures(
-            settings.temperature_schedule,
-            start=settings.temperature,
-            end=settings.temperature_end,
-            steps=steps,
-        )
-        self._strengths = penalty_strengths(
-            settings.l0_strength, warmup=settings.l0_warmup, steps=steps
-        )
+        self._schedules = Schedules(settings, weights, steps=steps)
         self._step = 0
         self._layout = layout
         self._weights = weights
@@ -96,7 +93,8 @@ class SigmoidGates:
     def forward(self, step: int) -> Layers:
         """See `gated.Gated`."""
         self._step = step
-        torch.div(self.parameter.detach(), self._temperatures[step], out=self._z)
+        self._schedules.steer(step, self.harden)
+        torch.div(self.parameter.detach(), self._schedules.temperatures[step], out=self._z)
         self._z.clamp_(min=_SHUT).sigmoid_()
         torch.mul(self._z, self._weights, out=self._gated)
         return self._layout.split(self._gated)
@@ -105,21 +103,21 @@ class SigmoidGates:
         """See `gated.Gated`."""
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
         # d (loss + penalty) / dz, then dz / ds = z (1 - z) / temperature
-        strength = self._strengths[self._step] / self._layout.size
+        strength = self._schedules.strength(self._step) / self._layout.size
         self._gradient.mul_(self._weights).add_(strength)
         # The gated weights have served their purpose, so their memory holds the slope.
         slope = torch.addcmul(self._z, self._z, self._z, value=-1, out=self._gated)
-        return self._gradient.mul_(slope).div_(self._temperatures[self._step])
+        return self._gradient.mul_(slope).div_(self._schedules.temperatures[self._step])
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
         """Mean gate at this step's temperature, (R,)."""
-        return torch.sigmoid(self.parameter / self._temperatures[step]).mean(dim=1)
+        return torch.sigmoid(self.parameter / self._schedules.temperatures[step]).mean(dim=1)
 
     @torch.no_grad()
     def undecided(self) -> Tensor:
         """Share of gates between 0.01 and 0.99 at the last step's temperature, (R,)."""
-        z = torch.sigmoid(self.parameter / self._temperatures[-1])
+        z = torch.sigmoid(self.parameter / self._schedules.temperatures[-1])
         return ((z > _NEARLY) & (z < 1 - _NEARLY)).double().mean(dim=1)
 
     @torch.no_grad()
@@ -129,8 +127,9 @@ class SigmoidGates:
 
     def state(self) -> dict[str, Tensor]:
         """See `interface.Gates`."""
-        return {"parameter": self.parameter.detach().clone()}
+        return {"parameter": self.parameter.detach().clone(), **self._schedules.state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `interface.Gates`."""
         self.parameter.detach().copy_(state["parameter"])
+        self._schedules.restore(state)

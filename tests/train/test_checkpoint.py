@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ticketsweep.train import checkpoint
+from ticketsweep.train.checkpoint import Checkpoints, part, under
+
+
+class Memory:
+    def __init__(self, content: bytes | None = None) -> None:
+        self.content = content
+
+    def read(self) -> bytes | None:
+        return self.content
+
+    def write(self, content: bytes) -> None:
+        self.content = content
+
+
+STATE = {
+    "step": torch.tensor(7),
+    "a/b": torch.randn(3, 4)[:, 1:3],  # a view, not contiguous
+    "empty": torch.empty(0, dtype=torch.float64),
+    "kept": torch.tensor([True, False]),
+    "generator": torch.Generator().manual_seed(3).get_state(),
+}
+
+
+def saved() -> bytes:
+    slot = Memory()
+    checkpoints = Checkpoints(slot, seconds=0)
+    checkpoints.finish("first", {"kept": torch.tensor([1, 2])})
+    checkpoints.save("second", STATE)
+    assert slot.content is not None
+    return slot.content
+
+
+def test_what_was_saved_is_there_again() -> None:
+    again = Checkpoints(Memory(saved()))
+    state = again.state("second")
+    assert state is not None
+    assert state.keys() == STATE.keys()
+    for name, value in STATE.items():
+        assert state[name].dtype == value.dtype
+        assert torch.equal(state[name], value)
+    result = again.result("first")
+    assert result is not None
+    assert result["kept"].tolist() == [1, 2]
+    assert again.state("first") is None
+    assert again.result("second") is None
+
+
+@pytest.mark.parametrize("keep", [0, 5, 16, 40, -1])
+def test_a_checkpoint_that_was_cut_short_counts_as_none(keep: int) -> None:
+    assert Checkpoints(Memory(saved()[:keep])).state("second") is None
+
+
+def test_a_flipped_bit_makes_a_checkpoint_count_as_none() -> None:
+    content = bytearray(saved())
+    for at in range(0, len(content), 97):
+        content[at] ^= 4
+        assert Checkpoints(Memory(bytes(content))).state("second") is None
+        content[at] ^= 4
+    assert Checkpoints(Memory(bytes(content))).state("second") is not None
+
+
+def test_another_versions_checkpoint_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = saved()
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    assert Checkpoints(Memory(content)).state("second") is None
+
+
+def test_without_a_slot_nothing_is_ever_due() -> None:
+    assert not Checkpoints(None, seconds=0).due()
+    assert Checkpoints(Memory(), seconds=0).due()
+
+
+def test_the_time_between_checkpoints_keeps_their_cost_at_three_per_cent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    class Slow(Memory):
+        def write(self, content: bytes) -> None:
+            nonlocal now
+            now += 3.0
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    checkpoints = Checkpoints(Slow())
+    now = 9.9
+    assert not checkpoints.due()
+    now = 10.0
+    assert checkpoints.due()
+    checkpoints.save("stage", {})
+    now = 13.0 + 99.0
+    assert not checkpoints.due()
+    now = 13.0 + 100.0
+    assert checkpoints.due()
+
+
+def test_parts_of_a_state_are_taken_out_as_they_were_put_in() -> None:
+    state = under("gates", {"x/y": torch.tensor(1)}) | under("gates-too", {"z": torch.tensor(2)})
+    assert part("gates", state) == {"x/y": torch.tensor(1)}

@@ -1,0 +1,129 @@
+"""What a trial needs to go on where it was cut off, as bytes without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import safetensors.torch
+from torch import Tensor
+
+FORMAT = 1
+"""Part of every checkpoint. Raise it when the stages or their states change their meaning."""
+
+State = dict[str, Tensor]
+
+_SHARE = 0.03  # of a trial's time that saving may cost
+_SHORTEST = 10.0  # seconds between two checkpoints
+_DIGEST = 16  # bytes
+
+
+class Slot(Protocol):
+    """Where one trial's checkpoint lies."""
+
+    def read(self) -> bytes | None:
+        """The bytes written last; None if there are none."""
+
+    def write(self, content: bytes) -> None:
+        """Put these bytes in the place of the last ones, wholly or not at all."""
+
+
+class Checkpoints:
+    """A trial's checkpoint: results of the stages that are done, and the state of one under way.
+
+    A slot whose content was cut short, damaged or written by another version counts as empty.
+
+    Parameters
+    ----------
+    slot: None to keep nothing.
+    seconds: between two checkpoints; None for as often as costs 3 % of the time.
+    """
+
+    def __init__(self, slot: Slot | None, *, seconds: float | None = None) -> None:
+        self._slot = slot
+        self._seconds = seconds
+        self._saved_at = time.monotonic()
+        self._cost = 0.0  # seconds that the last one took
+        self._results: dict[str, State] = {}
+        self._under_way: tuple[str, State] | None = None
+        content = slot.read() if slot else None
+        if content is not None:
+            self._load(content)
+
+    def result(self, stage: str) -> State | None:
+        """What `finish` was given for this stage; None if it is not done."""
+        return self._results.get(stage)
+
+    def state(self, stage: str) -> State | None:
+        """What `save` was given for this stage last, if it was cut off in it."""
+        if self._under_way is None or self._under_way[0] != stage:
+            return None
+        return self._under_way[1]
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        if self._slot is None:
+            return False
+        seconds = self._seconds
+        if seconds is None:
+            seconds = max(_SHORTEST, self._cost / _SHARE)
+        return time.monotonic() - self._saved_at >= seconds
+
+    def save(self, stage: str, state: State) -> None:
+        """Write the results so far and the state of the stage under way."""
+        if self._slot is None:
+            return
+        began = time.monotonic()
+        tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
+                   for key, value in result.items()}  # fmt: skip
+        tensors |= {f"now/{stage}/{key}": value for key, value in state.items()}
+        self._slot.write(_pack(tensors))
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - began
+
+    def finish(self, stage: str, result: State) -> None:
+        """Keep the result of a stage; it is written with the next `save`."""
+        self._results[stage] = result
+        self._under_way = None
+
+    def _load(self, content: bytes) -> None:
+        tensors = _unpack(content)
+        for name, value in (tensors or {}).items():
+            kind, stage, key = name.split("/", 2)
+            if kind == "done":
+                self._results.setdefault(stage, {})[key] = value
+            else:
+                if self._under_way is None:
+                    self._under_way = (stage, {})
+                self._under_way[1][key] = value
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> State:
+    """`state` with every key below `prefix`."""
+    return {f"{prefix}/{key}": value for key, value in state.items()}
+
+
+def part(prefix: str, state: Mapping[str, Tensor]) -> State:
+    """What `under` put below `prefix`."""
+    start = f"{prefix}/"
+    return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
+
+
+def _pack(tensors: State) -> bytes:
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    content = safetensors.torch.save(plain)
+    return _digest(content) + content
+
+
+def _unpack(content: bytes) -> State | None:
+    digest, content = content[:_DIGEST], content[_DIGEST:]
+    return safetensors.torch.load(content) if _digest(content) == digest else None
+
+
+def _digest(content: bytes) -> bytes:
+    # Of the format too: another version's checkpoint is as good as a damaged one.
+    return hashlib.blake2b(
+        content, digest_size=_DIGEST, person=f"format {FORMAT}".encode()
+    ).digest()
