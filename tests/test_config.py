@@ -13,17 +13,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ticketsweep.config import (
-    DATASETS,
     EXECUTION_FIELDS,
-    GATES,
-    MODELS,
     TrialConfig,
     parse_config,
     trial_id,
     validate,
 )
 from ticketsweep.errors import ConfigError
-from ticketsweep.families import FAMILIES
+from ticketsweep.families import FAMILIES, GateSection
+from ticketsweep.names import DATASETS, FACTORY, GATES, MODELS
 
 GOLDEN = Path(__file__).parent / "golden" / "trial_ids.json"
 # Another valid value of each setting whose type alone does not tell one.
@@ -46,14 +44,24 @@ def others(key: str, field: FieldInfo, value: Any) -> list[Any]:
         return [option for option in get_args(field.annotation) if option != value]
     if key in OTHER_TEXT:
         return [OTHER_TEXT[key]]
+    if isinstance(value, list):
+        (of,) = get_args(field.annotation)
+        return [["fc1.*"]] if of is str else [[name] for name in get_args(of)]
+    if isinstance(value, bool):
+        return [not value]
+    if int in get_args(field.annotation):
+        return [8]
     if isinstance(value, int):
         return [value + 1]
     return [value * 0.5] if value else [0.25]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
+    """The setting by itself, and with it what it cannot be without."""
     for part in reversed(key.split(".")):
         value = {part: value}
+    if key.startswith("retrain.") and key != "retrain.steps":
+        value["retrain"]["steps"] = TrialConfig().retrain.steps
     return value
 
 
@@ -66,8 +74,9 @@ GATE_LEAVES = [
 ]
 
 
-def identity(raw: dict[str, Any], data_digest: str = "d") -> str:
-    return trial_id(parse_config(raw, source="test"), data_digest=data_digest)
+def identity(raw: dict[str, Any], data_digest: str = "d", model_digest: str | None = None) -> str:
+    config = parse_config(raw, source="test")
+    return trial_id(config, data_digest=data_digest, model_digest=model_digest)
 
 
 def faults_of(raw: dict[str, Any]) -> list[str]:
@@ -84,7 +93,8 @@ def test_trial_ids_never_change():
     new ids in order.
     """
     for case in json.loads(GOLDEN.read_text()):
-        assert identity(case["config"], case["data_digest"]) == case["id"], case
+        found = identity(case["config"], case["data_digest"], case.get("model_digest"))
+        assert found == case["id"], case
 
 
 @pytest.mark.parametrize(("key", "values"), LEAVES, ids=[key for key, _ in LEAVES])
@@ -140,22 +150,41 @@ def test_a_folder_counts_by_its_content():
     assert identity({"dataset": "mnist"}, "a") == identity({"dataset": "mnist"}, "b")
 
 
+def test_ones_own_model_counts_by_its_name_and_its_source():
+    own = {"model": "mynet:net"}
+    ids = {identity(own, "d", digest) for digest in ("a", "b")}
+    ids |= {identity({"model": "mynet:wide"}, "d", "a"), identity({})}
+    assert len(ids) == 4
+
+
+def test_ones_own_data_counts_by_its_content():
+    here, there = {"dataset": "mydata:load"}, {"dataset": "moved.mydata:load"}
+    assert identity(here, "a") == identity(there, "a") != identity(here, "b")
+    assert identity(here, "a") != identity({"dataset": "parquet:mydata"}, "a")
+
+
+def test_the_order_in_which_lists_of_names_are_written_is_of_no_effect():
+    both = [["random_mask", "shuffled_mask"], ["shuffled_mask", "random_mask"]]
+    assert len({identity({"controls": names}) for names in both}) == 1
+
+
 def test_an_id_is_16_hexadecimal_digits():
     assert re.fullmatch(r"[0-9a-f]{16}", identity({}))
 
 
-@pytest.mark.parametrize("name", ["lenet-300-100", "fc-1", "fc-500-500-500"])
+@pytest.mark.parametrize("name", ["lenet-300-100", "fc-1", "fc-500-500-500", "vit_tiny", "a.b:c"])
 def test_known_models(name: str):
     assert parse_config({"model": name}, source="test").model == name
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "parquet:a/b", "parquet:C:x"])
+@pytest.mark.parametrize(
+    "name", ["digits", "cifar100", "parquet:a/b", "parquet:C:x", "imagefolder:/a b", "a.b:c"]
+)
 def test_known_data_sets(name: str):
     assert parse_config({"dataset": name}, source="test").dataset == name
 
 
 KNOWN_FAMILIES = "gaussian, hard_concrete, sigmoid, edge_popup, magnitude, random"
-KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
 
 
 @pytest.mark.parametrize(
@@ -166,11 +195,15 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
         ({"gate": {"L0_Strength": 1}}, "gate.L0_Strength is not a setting "
                                        "(did you mean 'l0_strength'?)"),
         ({"train": {"zzz": 1}}, "train.zzz is not a setting "
-                                "(known: batch_size, lr, lr_schedule, optimizer, steps)"),
-        ({1: 2}, "1 is not a setting (known: data_root, dataset"),
-        ({"gate": {None: 2}}, "gate.None is not a setting (known: family"),
-        ({"model": "resnet"}, f"model must be a model this version has, got 'resnet' "
-                              f"({KNOWN_MODELS})"),
+                                "(known: augment, batch_size, clip_norm, lr"),
+        ({1: 2}, "1 is not a setting (known: activation, checkpoint_seconds"),
+        ({"gate": {None: 2}}, "gate.None is not a setting (known: exclude, family"),
+        ({"model": "resnet"}, "model must be a model this version has, got 'resnet' "
+                              "(did you mean 'resnet50'?)"),
+        ({"model": "zzz"}, "model must be a model this version has, got 'zzz' "
+                           "(known: conv-2, conv-4, conv-6"),
+        ({"model": "package.module:"}, "model must be a model this version has, got 'package.mod"),
+        ({"model": "my net:f"}, "model must be a model this version has, got 'my net:f'"),
         ({"model": "fc-0"}, "model must be a model this version has, got 'fc-0' (known"),
         ({"model": "fc-H1-H2-…"}, "model must be a model this version has, got 'fc-H1-H2-…'"),
         ({"model": "fc-1\n"}, r"model must be a model this version has, got 'fc-1\n'"),
@@ -184,7 +217,28 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
                                          "(write parquet:DIR, without a space)"),
         ({"dataset": {"folder": "x"}}, "dataset must be text or a distribution, got {folder: 'x'}"),
         ({"seed": -1}, "seed must be >= 0, got -1 (root of every seed"),
-        ({"dataset": "mnist:x"}, "dataset must be a data set this version has, got 'mnist:x'"),
+        ({"dataset": "mnist:"}, "dataset must be a data set this version has, got 'mnist:'"),
+        ({"dataset": "a b:c"}, "dataset must be a data set this version has, got 'a b:c'"),
+        ({"dataset": {"imagefolder": "x"}}, "dataset must be text, got {imagefolder: 'x'} "
+                                            "(write imagefolder:DIR, without a space)"),
+        ({"controls": ["shufled_mask"]},
+         "controls.0 must be shuffled_mask, reinitialized or random_mask, got 'shufled_mask' "
+         "(did you mean 'shuffled_mask'?)"),
+        ({"controls": ["random_mask", 3]}, "controls.1 must be shuffled_mask, reinitialized or "),
+        ({"controls": ["random_mask", "random_mask"]}, "controls must name a control once, got ["),
+        ({"controls": "random_mask"}, "controls must be a list, got 'random_mask' (shuffled_mask"),
+        ({"controls": {"chioce": [[]]}}, "controls must be a list or a distribution, got {chioce: "
+                                         "[[]]} (did you mean 'choice'?)"),
+        ({"gate": {"include": [3]}}, "gate.include.0 must be text, got 3"),
+        ({"gate": {"exclude": "fc1.*"}}, "gate.exclude must be a list, got 'fc1.*' (patterns of"),
+        ({"gate": {"inputs": 1}}, "gate.inputs must be true or false, got 1 (gates on the inputs"),
+        ({"gate": {"family": "magnitude", "granularity": "neuron"}},
+         "gate.granularity must be weight, got 'neuron'"),
+        ({"gate": {"target_density": 0}}, "gate.target_density must be > 0, got 0 (density that"),
+        ({"image_size": 2.5}, "image_size must be a whole number, got 2.5 (pixels a side"),
+        ({"train": {"clip_norm": "x"}}, "train.clip_norm must be a number, got 'x' (longest"),
+        ({"retrain": {"lr": 0.1}}, "retrain.steps is required where retrain is set (of retraining"),
+        ({"retrain": {"steps": -1}}, "retrain.steps must be >= 0, got -1 (of retraining; 0: none"),
         ({"data_root": ""}, "data_root must not be empty, got '' (folder of"),
         ({"validation": 0}, "validation must be > 0, got 0 (share of the training split"),
         ({"validation": 1}, "validation must be < 1, got 1 (share of the training split"),
@@ -226,7 +280,7 @@ KNOWN_MODELS = "known: fc-H1-H2-…, lenet-300-100"
         ({"gate": {"family": "edge_popup", "densty": 0.1}},
          "gate.densty is not a setting (did you mean 'density'?)"),
         ({"gate": {"family": "edge_popup", "gaussian": {"init": 1}}},
-         "gate.gaussian is not a setting (known: density, family, granularity, ranked_by)"),
+         "gate.gaussian is not a setting (known: density, exclude, family, granularity, include, "),
         ({"gate": {"family": "edge_popup", "density": 0}}, "gate.density must be > 0, got 0 "
                                                            "(share of each layer's weights"),
         ({"gate": {"family": "random", "density": 1.5}}, "gate.density must be <= 1, got 1.5"),
@@ -257,15 +311,16 @@ WRONG = [None, True, -1, 0, 2.5, math.nan, math.inf, 1 << 9999, "", "x" * 9999, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_setting_of_every_family_is_checked(family: str):
-    for name in FAMILIES[family].model_fields:
-        for value in (None, [], "\ud800", object()):
+    for name, field in FAMILIES[family].model_fields.items():
+        wrong = [value for value in (None, [], "\ud800", object()) if value != field.get_default()]
+        for value in wrong:
             (fault,) = validate(TrialConfig, {"gate": {"family": family, name: value}})
             assert str(fault).startswith(f"gate.{name} must be ")
 
 
 @pytest.mark.parametrize("key", [key for key, _ in LEAVES] + ["gate", "train", "zzz", "gate.zzz"])
 def test_no_wording_of_a_library_reaches_the_user(key: str):
-    ours = re.compile(" must be | must not be empty| is not a setting")
+    ours = re.compile(" must be | must not be empty| is not a setting| is required")
     theirs = re.compile(r"\b(input|valid|value|error|instance|pydantic|https?)\b", re.IGNORECASE)
     refused = 0
     for value in WRONG:
@@ -297,11 +352,12 @@ def test_a_configuration_cannot_be_changed():
 def test_the_catalogues_agree_with_what_can_be_built():
     models = pytest.importorskip("ticketsweep.train.models")
     data = pytest.importorskip("ticketsweep.train.data")
-    assert {name for name in MODELS if "…" not in name} == set(models.FACTORIES)
+    named = {name for name in MODELS if "…" not in name} - {FACTORY}
+    assert named == set(models.FACTORIES)
     assert {name for name in DATASETS if ":" not in name} == set(data.LOADERS)
     gates = pytest.importorskip("ticketsweep.train.gates")
     assert list(GATES) == list(FAMILIES) == list(gates.FAMILIES)
     for family, section in FAMILIES.items():
         assert get_args(section.model_fields["family"].annotation) == (family,)
         fields = {field.name for field in dataclasses.fields(gates.FAMILIES[family])}
-        assert fields == set(section.model_fields) - {"family", "granularity"}, family
+        assert fields == set(section.model_fields) - set(GateSection.model_fields) - {"family"}

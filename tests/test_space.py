@@ -12,15 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ticketsweep.config import TrialConfig
+from ticketsweep.config import EXECUTION_FIELDS, Retraining, TrialConfig
 from ticketsweep.distributions import Choice, Integer, Label, Uniform
 from ticketsweep.errors import ConfigError, SweepError
 from ticketsweep.families import FAMILIES
+from ticketsweep.names import CONTROLS, OBJECTIVES, TEST_FIGURES
 from ticketsweep.space import SweepSpec, load_space, load_trial, parse_space, read_space
+from ticketsweep.store.schema import REPLICATES
 
 TEXT_VALUES = {
-    "model": ["lenet-300-100", "fc-8", "fc-8-16"],
-    "dataset": ["digits", "mnist", "parquet:some/folder"],
+    "model": ["lenet-300-100", "fc-8", "fc-8-16", "resnet-20", "mynet:net"],
+    "dataset": ["digits", "mnist", "parquet:some/folder", "mydata:load"],
     "data_root": ["elsewhere", None],
 }
 
@@ -82,14 +84,25 @@ def write(tmp_path: Path):
     return write
 
 
-def bounds(field: Any) -> tuple[Any, Any]:
+LISTS = {
+    "controls": st.sets(st.sampled_from(list(CONTROLS))).map(
+        lambda s: sorted(s, key=[*CONTROLS].index)
+    ),
+    "include": st.lists(st.sampled_from(["fc1.*", "*weight", "head"]), max_size=2),
+    "exclude": st.lists(st.sampled_from(["fc1.*", "*weight", "head"]), max_size=2),
+}
+
+
+def bounds(field: Any, *, is_whole: bool) -> tuple[Any, Any]:
+    # In `Annotated[float | None, Field(gt=0)]` the rules lie one level deeper.
+    rules = [inner for rule in field.metadata for inner in getattr(rule, "metadata", [rule])]
     given_bounds = {
         name: getattr(rule, name)
-        for rule in field.metadata
+        for rule in rules
         for name in ("gt", "ge", "lt", "le")
         if hasattr(rule, name)
     }
-    step = 1 if field.annotation is int else 1e-3
+    step = 1 if is_whole else 1e-3
     low = given_bounds.get("ge", given_bounds.get("gt", 0) + step)
     high = given_bounds.get("le", given_bounds.get("lt", 0) - step)
     return low, high
@@ -101,17 +114,24 @@ def leaf(name: str, field: Any) -> st.SearchStrategy[Any]:
         values = TEXT_VALUES.get(name) or list(get_args(field.annotation))
         one = st.sampled_from(values)
         ranges = st.nothing()
+    elif field.annotation is bool:
+        one, ranges = st.booleans(), st.nothing()
+    elif name in LISTS:
+        one, ranges = LISTS[name], st.nothing()
     else:
-        low, high = bounds(field)
-        is_whole = field.annotation is int
+        kinds = get_args(field.annotation) or (field.annotation,)
+        is_whole = int in kinds
+        low, high = bounds(field, is_whole=is_whole)
         # Two distinct ends, well apart: a range of one value is refused.
         one = st.integers(low, high) if is_whole else st.floats(low, high)
         pair = st.lists(one, min_size=2, max_size=2, unique=True).map(sorted)
         ranges = pair.map(lambda ends: {"int" if is_whole else "uniform": ends})
         if not is_whole and low > 0:
             ranges |= pair.map(lambda ends: {"loguniform": ends})
-    options = st.lists(one, min_size=1, max_size=3, unique=True).map(lambda o: {"choice": o})
-    return one | ranges | options
+        if type(None) in kinds:
+            one |= st.none()
+    options = st.lists(one, min_size=1, max_size=3, unique_by=json.dumps)
+    return one | ranges | options.map(lambda o: {"choice": o})
 
 
 def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
@@ -127,6 +147,8 @@ def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
             parts[name] = inner | options
         else:
             parts[name] = leaf(name, field)
+    if model is Retraining:  # without steps it may not be set
+        return st.just({}) | st.fixed_dictionaries({"steps": parts.pop("steps")}, optional=parts)
     return st.fixed_dictionaries({}, optional=parts)
 
 
@@ -144,7 +166,7 @@ def lies_in(value: Any, node: Any) -> bool:
     if isinstance(node, Choice):
         return any(lies_in(value, option) for option in node.options)
     if isinstance(node, (Uniform, Integer)):
-        return node.low <= value <= node.high
+        return value is not None and node.low <= value <= node.high
     if isinstance(node, dict):
         return all(key in value and lies_in(value[key], child) for key, child in node.items())
     return value == node
@@ -167,9 +189,7 @@ def test_a_space_written_down_is_the_same_space(tree: dict[str, Any], seed: int)
     again = space(json.loads(json.dumps(spec.as_plain())))
     assert again.as_plain() == spec.as_plain()
     assert again.distributions() == {
-        key: node
-        for key, node in spec.distributions().items()
-        if key not in ("data_root", "device")
+        key: node for key, node in spec.distributions().items() if key not in EXECUTION_FIELDS
     }
     here, there = spec.sample(Drawn(seed)), spec.sample(Drawn(seed))
     assert here == there
@@ -262,9 +282,37 @@ def test_a_space_is_written_down_with_the_defaults_of_its_family():
 def test_a_space_stored_before_a_field_was_added_goes_on():
     stored = space({}).as_plain()
     assert "l0_warmup" not in stored["gate"]
-    space({"gate": {"l0_warmup": 0}}).refuse_if_different(json.dumps(stored), OBJECTIVES)
+    space({"gate": {"l0_warmup": 0}}).refuse_if_different(json.dumps(stored), USUAL_OBJECTIVES)
     with pytest.raises(SweepError, match=r"gate\.l0_warmup: not set in the storage, 0\.1"):
-        space({"gate": {"l0_warmup": 0.1}}).refuse_if_different(json.dumps(stored), OBJECTIVES)
+        space({"gate": {"l0_warmup": 0.1}}).refuse_if_different(
+            json.dumps(stored), USUAL_OBJECTIVES
+        )
+
+
+def test_a_block_that_was_added_is_of_no_effect_as_it_was_before():
+    stored = space({}).as_plain()
+    assert not {"retrain", "controls", "width"} & set(stored)
+    same = {"retrain": {"steps": 0, "optimizer": "adam"}, "controls": [], "width": 1}
+    space(same).refuse_if_different(json.dumps(stored), USUAL_OBJECTIVES)
+    other = space(
+        {"retrain": {"steps": {"int": [1, 9]}}, "controls": {"choice": [[], ["random_mask"]]}}
+    )
+    with pytest.raises(SweepError) as caught:
+        other.refuse_if_different(json.dumps(stored), USUAL_OBJECTIVES)
+    assert '  retrain.steps: not set in the storage, {"int": [1, 9]} in' in str(caught.value)
+    assert '  controls: not set in the storage, {"choice": [[], ["random_mask"]]}' in str(
+        caught.value
+    )
+
+
+def test_lists_are_chosen_as_wholes():
+    lists = [[], ["random_mask"], ["shuffled_mask", "random_mask"]]
+    spec = space({"controls": {"choice": lists}, "gate": {"include": {"choice": [["fc1.*"], []]}}})
+    (label, *_) = spec.distributions()["controls"].labels
+    assert label == "[]"
+    found = {tuple(spec.sample(Drawn(seed)).controls) for seed in range(40)}
+    assert found == set(map(tuple, lists))
+    assert len(list(spec.grid())) == 6
 
 
 def test_a_grid_holds_every_trial_once():
@@ -292,14 +340,16 @@ def test_the_values_of_a_top_level_setting():
     assert spec.values_of("dataset") == [TrialConfig().dataset]
 
 
-OBJECTIVES = '{"sparsity": "max", "val_accuracy": "max"}'
+USUAL_OBJECTIVES = '{"sparsity": "max", "val_accuracy": "max"}'
 
 
 def test_the_same_space_goes_on():
     stored = json.dumps(space({"seed": {"int": [0, 9]}, "weight_scale": 1}).as_plain())
     same = {"weight_scale": 1.0, "seed": {"int": [0, 9]}, "data_root": "x", "device": "cpu"}
-    space(same).refuse_if_different(stored, OBJECTIVES)
-    space({"seed": {"int": [0, 9]}, "validation": 0.1}).refuse_if_different(stored, OBJECTIVES)
+    space(same).refuse_if_different(stored, USUAL_OBJECTIVES)
+    space({"seed": {"int": [0, 9]}, "validation": 0.1}).refuse_if_different(
+        stored, USUAL_OBJECTIVES
+    )
 
 
 def test_another_space_is_refused_with_the_difference():
@@ -309,7 +359,7 @@ def test_another_space_is_refused_with_the_difference():
         objectives={"loss": "min", "sparsity": "max"},
     )
     with pytest.raises(SweepError) as caught:
-        new.refuse_if_different(json.dumps(old.as_plain()), OBJECTIVES)
+        new.refuse_if_different(json.dumps(old.as_plain()), USUAL_OBJECTIVES)
     assert str(caught.value).splitlines()[1:] == [
         '  gate.init: {"uniform": [0.0, 1.0]} in the storage, '
         '{"uniform": [0.0, 2.0]} in space.yaml',
@@ -386,6 +436,33 @@ def test_all_faults_of_a_file_are_reported_at_once_and_each_once(write):
         ({}, {"objectives": {"strong_accuracy": "max"}},
          "sweep.objectives.strong_accuracy is a test figure; the search must not look at it "
          "(use val_accuracy)"),
+        ({}, {"objectives": {"retrained_accuracy": "max"}},
+         "sweep.objectives.retrained_accuracy is a test figure; the search must not look at it "
+         "(use retrained_val_accuracy)"),
+        ({}, {"objectives": {"joint_val_accuracy": "max"}},
+         "weights must be joint where joint_val_accuracy is an objective, got 'frozen' "
+         "(or use val_accuracy)"),
+        ({"weights": {"choice": ["joint", "frozen"]}},
+         {"objectives": {"joint_val_accuracy": "max"}}, "weights must be joint where"),
+        ({}, {"objectives": {"retrained_val_accuracy": "max"}},
+         "retrain.steps must be >= 1 where retrained_val_accuracy is an objective, got 0 "
+         "(or use val_accuracy)"),
+        ({"retrain": {"steps": {"int": [0, 9]}}}, {"objectives": {"retrained_val_accuracy": "max"}},
+         "retrain.steps must be >= 1 where"),
+        ({"retrain": {"choice": [{"steps": 9}, {}]}},
+         {"objectives": {"retrained_val_accuracy": "max"}}, "retrain.steps must be >= 1 where"),
+        ({"retrain": {"lr": 0.1}}, {"objectives": {"retrained_val_accuracy": "max"}},
+         "retrain.steps is required where retrain is set"),
+        ({"retrain": {"lr": {"loguniform": [0.1, 1]}}}, {}, "retrain.steps is required where"),
+        ({"controls": {"choice": [[], ["random"]]}}, {},
+         "controls.0 must be shuffled_mask, reinitialized or random_mask, got 'random' "
+         "(did you mean 'random_mask'?)"),
+        ({"gate": {"choice": [{}, {"include": [3]}]}}, {}, "gate.include.0 must be text, got 3"),
+        ({"gate": {"inputs": {"int": [0, 1]}}}, {}, "gate.inputs must be true or false, got 0"),
+        ({"gate": {"target_density": {"uniform": [0, 1]}}}, {},
+         "gate.target_density must be > 0, got 0.0 (density that"),
+        ({"gate": {"target_density": {"choice": [None, 2]}}}, {},
+         "gate.target_density must be <= 1, got 2 (density that"),
         ({"replicates": {"data": 1}}, {"objectives": {"stability": "max"}},
          "replicates must share an init where stability is an objective, got {data: 1} "),
         ({"replicates": {"data": {"choice": [2, 1]}, "gate": {"int": [1, 2]}}},
@@ -466,6 +543,19 @@ def test_enough_replicates_share_an_init():
     space({"replicates": {"data": {"int": [2, 3]}}}, objectives={"stability": "max"})
 
 
+def test_an_objective_that_every_trial_has_is_sound():
+    space({"weights": "joint"}, objectives={"joint_val_accuracy": "max"})
+    for steps in (1, {"int": [1, 9]}, {"choice": [5, 6]}):
+        space({"retrain": {"steps": steps}}, objectives={"retrained_val_accuracy": "max"})
+
+
+def test_every_figure_of_the_test_split_is_refused_with_an_objective_that_is_not():
+    assert set(TEST_FIGURES.values()) <= set(OBJECTIVES)
+    assert not set(TEST_FIGURES) & set(OBJECTIVES)
+    test_columns = {name for name in REPLICATES.names if name.endswith("_accuracy")}
+    assert test_columns - {"val_accuracy"} <= set(TEST_FIGURES)
+
+
 @pytest.mark.parametrize("block", [3, "x", [1]])
 def test_the_sweep_block_is_a_mapping(write, block: Any):
     path = write(json.dumps({"sweep": block}))
@@ -529,7 +619,8 @@ def test_a_single_trial_with_a_distribution_left_is_refused_with_all_other_fault
 
 WORDS = st.sampled_from(
     ["model", "gate", "train", "lr", "init", "sweep", "name", "samples", "objectives", "replicates",
-     "uniform", "loguniform", "int", "choice", "loss", "stability", "zzz", "family", "seed"]
+     "uniform", "loguniform", "int", "choice", "loss", "stability", "zzz", "family", "seed",
+     "controls", "retrain", "steps", "include", "retrained_val_accuracy", "joint_val_accuracy"]
 )  # fmt: skip
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | WORDS,
