@@ -51,11 +51,11 @@ def test_a_penalty_rises_over_its_share_of_the_steps() -> None:
 @pytest.mark.parametrize("target", [None, 0.1])
 def test_a_strength_begins_as_given_and_rises_with_its_warm_up(target: float | None) -> None:
     settings = GaussianSettings(3.0, 0.5, 1.0, 0.1, "linear", 0.5, target)
-    schedules = Schedules(settings, torch.ones(2, 10), steps=20)
-    for step in range(10):
+    schedules = Schedules(settings, torch.ones(2, 10), steps=2 * INTERVAL)
+    for step in range(INTERVAL):
         schedules.steer(step, lambda: torch.ones(2, 10, dtype=torch.bool))
         found = torch.as_tensor(schedules.strength(step)).expand(2, 1)
-        torch.testing.assert_close(found, torch.full((2, 1), 3.0 * step / 10))
+        torch.testing.assert_close(found, torch.full((2, 1), 3.0 * step / INTERVAL))
     assert schedules.temperatures[0] == 1.0
     assert schedules.temperatures[-1] == pytest.approx(0.1)
 
@@ -72,7 +72,7 @@ def test_steering_equals_its_formula() -> None:
         left = max(0.0, 1 - step / steps / 0.4)
         reference = target + (densities[0] - target) * left**4
         error = math.asinh(math.log(max(density, 0.0005) / reference) / 0.02)
-        integral = min(8.0, max(-8.0, integral + 30 * error * INTERVAL / steps))
+        integral = min(8.0, max(-8.0, integral + 15 * error * INTERVAL / steps))
         wanted = math.sinh(min(8.0, max(-8.0, integral + error)))
         assert steering.strength.item() == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
@@ -97,7 +97,7 @@ def test_a_replicate_is_steered_by_its_own_gates() -> None:
             torch.testing.assert_close(packed.strength[row], steering.strength[0])
 
 
-@pytest.mark.parametrize("interrupted", [0, INTERVAL - 1, INTERVAL, INTERVAL + 1, 33])
+@pytest.mark.parametrize("interrupted", [0, INTERVAL - 1, INTERVAL, INTERVAL + 1, 18])
 @pytest.mark.parametrize("name", PENALISED)
 def test_gates_that_are_steered_go_on_bit_for_bit(
     name: str, interrupted: int, layout_of: Callable[..., Layout], gradient: Callable[..., Tensor]
@@ -157,7 +157,7 @@ def test_training_ends_at_the_target_density(name: str, target: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [0.5, 0.2, 0.05, 0.02])
+@pytest.mark.parametrize("target", [0.5, 0.05, 0.02])
 @pytest.mark.parametrize("name", PENALISED)
 def test_longer_training_ends_at_targets_down_to_2_percent(name: str, target: float) -> None:
     assert ended_at(name, target, hidden=150, steps=2000) == pytest.approx([target] * 2, rel=0.02)

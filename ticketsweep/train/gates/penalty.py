@@ -16,15 +16,16 @@ from torch import Tensor
 
 from ticketsweep.train.schedules import temperatures
 
-INTERVAL = 10  # steps from one count of the gates to the next
+INTERVAL = 5  # steps from one count of the gates to the next
 # The reference arrives while the learning rate is high and temperatures leave gates to decide:
 # later (0.5, 0.6), sigmoid gates are frozen before they are as sparse as 0.02.
 ARRIVAL = 0.4  # share of the steps
 _POWER = 4  # of the fall: it ends so gently that the density has no lag left when it arrives
 # Errors are measured in 2 % of the reference and compressed above: a small one that stays moves
-# the strength within a tenth of the steps, a large one does not wind it up.
+# the strength soon, a large one does not wind it up.
 _TOLERANCE = 0.02
-_PROPORTIONAL, _INTEGRAL = 1.0, 30.0  # gains; the second per training, not per step
+# The second is per training, not per step: twice as much makes 500 steps oscillate.
+_PROPORTIONAL, _INTEGRAL = 1.0, 15.0
 _REACH = 8.0  # the strength stays within sinh(8) = 1490 of 0
 
 
@@ -111,7 +112,7 @@ class Steering:
 
         reference(u) = target + (first - target) * max(0, 1 - u / 0.4)^4         u: share of steps
         error        = asinh(log(density / reference) / 0.02)
-        strength     = sinh(asinh(l0_strength) + 1 * error + 30 * integral of error du)
+        strength     = sinh(asinh(l0_strength) + 1 * error + 15 * integral of error du)
 
     A proportional and an integral part, as in any industrial controller, on a scale that is linear
     around 0 and exponential beyond: the strengths that lead to densities of 0.5 and 0.02 differ by
