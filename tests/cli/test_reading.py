@@ -8,6 +8,8 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
+from ticketsweep.names import CONTROLS, DATASETS, GATES, MODELS
+
 LAYERS = "select layer, avg(kept * 1.0 / size) as density from masks group by 1 order by 1"
 
 
@@ -104,10 +106,20 @@ def test_status_and_list_show_the_sweep(command, stored):
 
 
 @pytest.mark.parametrize(
-    ("what", "word"), [("models", "lenet-300-100"), ("datasets", "mnist"), ("gates", "gaussian")]
+    ("what", "word"),
+    [
+        ("models", "lenet-300-100"),
+        ("datasets", "mnist"),
+        ("gates", "gaussian"),
+        ("controls", "random_mask"),
+    ],
 )
-def test_what_settings_may_name_is_listed(command, what, word):
-    assert word in command("list", what).out
+def test_what_settings_may_name_is_listed_a_line_each(command, monkeypatch, what, word):
+    names = {"models": MODELS, "datasets": DATASETS, "gates": GATES, "controls": CONTROLS}[what]
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command("list", what).out.splitlines()
+    assert any(line.startswith(word) for line in lines)
+    assert [line.split()[0] for line in lines[2:]] == list(names)
 
 
 def test_a_corrupt_file_is_named_and_skipped(command, tmp_path):

@@ -40,6 +40,23 @@ def test_a_trial_as_json_is_one_document(command, tmp_path):
     assert trial["stability"] == pytest.approx(read["stability"][trial["trial_id"]]["score"])
 
 
+COMPARED = ["--set", "retrain.steps=20", "--set", "controls=[random_mask, shuffled_mask]"]
+
+
+def test_a_trial_shows_its_ticket_beside_what_it_is_compared_with(command):
+    text = command("trial", *SMALL, *COMPARED).out
+    rows = [line.split("  ")[0] for line in text.splitlines() if line.count("±") == 2]
+    assert rows == [
+        "strong ticket", "shuffled mask", "random mask", "retrained ticket", "dense network",
+        "shuffled mask, retrained", "random mask, retrained",
+    ]  # fmt: skip
+    assert "strong ticket less " in " ".join(text.split())
+    (trial,) = json.loads(command("trial", *SMALL, *COMPARED, "--format", "json").out)["trials"]
+    for name in ("retrained", "dense", "shuffled_mask", "random_mask_retrained"):
+        for metric in (f"{name}_accuracy", f"{name}_val_accuracy"):
+            assert trial["metrics"][metric] == pytest.approx(trial["spread"][metric]["mean"])
+
+
 def test_a_trial_that_diverges_is_stored_as_failed_and_exits_with_1(command):
     deep = f"model=fc{'-16' * 15}"  # the product of fifteen layers leaves float32's range
     ended = command("trial", *SMALL, "--set", deep, "--set", "weight_scale=1000")

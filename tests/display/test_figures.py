@@ -57,8 +57,9 @@ def test_a_named_figure_has_its_unit():
 
 
 def test_settings_of_every_kind_are_short_text():
-    shown = [setting(value) for value in (None, 0.123456789, 3, "adam", {"family": "gaussian"})]
-    assert shown == ["–", "0.1235", "3", "adam", '{"family": "gaussian"}']
+    values = (None, 0.123456789, 3, "adam", {"family": "gaussian"}, [], ["a", "b"])
+    shown = [setting(value) for value in values]
+    assert shown == ["–", "0.1235", "3", "adam", '{"family": "gaussian"}', "none", "a, b"]
 
 
 def test_the_first_line_of_an_error_is_one_that_says_something():

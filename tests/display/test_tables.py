@@ -79,6 +79,8 @@ def summary(rows, searched=("gate.l0_strength", "gate.temperature", "train.lr"))
         best=chosen(ranked, 10),
         spreads={each["trial_id"]: spread for each in rows},
         stability={rows[0]["trial_id"]: stability()} if rows else {},
+        differences={},
+        diverged={},
     )
 
 
@@ -147,6 +149,27 @@ def test_the_share_of_undecided_gates_stands_beside_the_results_that_it_qualifie
         assert " 6.25" in text
 
 
+def test_replicates_that_diverged_are_told_of_a_trial_and_of_the_best_of_a_sweep():
+    found = replace(summary([row("a" * 16)]), diverged={"a" * 16: [300]})
+    trial = text_of(*trial_outcome(console(), found, reused=False, place="x", storage=None))
+    assert "over 6 replicates; 1 of 7 replicates diverged (at step 300) and is left" in " ".join(
+        trial.split()
+    )
+    assert "left out of every figure: 1 of 7 in trial aaaaaaaa" in outcome(found, 200)
+    assert "diverged" not in outcome(summary([row("a" * 16)]), 200)
+
+
+def test_an_objective_among_the_metrics_has_a_column_with_its_spread():
+    aims = {"retrained_val_accuracy": "max", "sparsity": "max"}
+    rows = [row("a" * 16, metrics=[("retrained_val_accuracy", 0.97)])]
+    spreads = {"a" * 16: {"retrained_val_accuracy": Spread(0.97, 0.02, 6)}}
+    ranked = rank_trials(rows, aims)
+    found = replace(summary(rows), objectives=aims, ranked=ranked, best=ranked, spreads=spreads)
+    text = outcome(found, 200)
+    assert "97.00 ±2.00" in text
+    assert "the Pareto front of retrained_val_accuracy max, sparsity max" in text
+
+
 def test_the_number_of_replicates_is_told_once_or_in_each_row():
     rows = [row("a" * 16), row("b" * 16)]
     assert "over 6 replicates" in outcome(summary(rows), 200)
@@ -177,11 +200,15 @@ def test_places_are_all_told_from_here_or_all_from_the_root(tmp_path, monkeypatc
 
 def test_a_kind_that_gathers_only_one_other_is_left_out_unless_it_is_asked_for():
     groups = {(): stability(inits=2, datas=3)}
-    everything = text_of(stability_table(console(), groups, keys=[]))
+    everything = text_of(stability_table(console(), groups, keys=[], gates="weights"))
     assert " data " in everything
     assert "same init" not in everything
     assert "other init" in everything
-    asked = text_of(stability_table(console(), groups, keys=[], only=("same init", "other init")))
+    asked = text_of(
+        stability_table(
+            console(), groups, keys=[], gates="weights", only=("same init", "other init")
+        )
+    )
     assert "same init" in asked
     assert " data " not in asked
 
@@ -190,16 +217,30 @@ def test_a_kind_that_gathers_only_one_other_is_left_out_unless_it_is_asked_for()
 def test_no_figure_of_stability_is_cut_in_80_columns(keys):
     values = {2: [(0.1235, 4.271), (0.9308, 5.639)], 1: [(0,), (20_000,)]}[len(keys)]
     groups = {value: stability() for value in values}
-    text = text_of(stability_table(console(80), groups, keys=keys), width=80)
+    text = text_of(stability_table(console(80), groups, keys=keys, gates="weights"), width=80)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    whole = text_of(stability_table(console(), groups, keys=keys)).split("seeds: ")[0]
+    whole = text_of(stability_table(console(), groups, keys=keys, gates="weights")).split(
+        "seeds: "
+    )[0]
     assert set(whole.replace("─", "").split()) <= set(text.split())
 
 
 def test_the_measure_is_named_under_its_table():
-    text = text_of(stability_table(console(), {(): stability()}, keys=[]))
+    text = text_of(stability_table(console(), {(): stability()}, keys=[], gates="weights"))
     assert "(|A∩B| - ab/n) / (min(a, b) - ab/n)" in " ".join(text.split())
+
+
+def test_gates_of_units_are_said_to_be_units():
+    text = text_of(stability_table(console(), {(): stability()}, keys=[], gates="units"))
+    assert "units" in text.splitlines()[0]
+    assert "counts units, not weights" in " ".join(text.split())
+    mixed = text_of(stability_table(console(), {(): stability()}, keys=[], gates="gates"))
+    assert "units" not in mixed
+    found = summary([row("a" * 16, granularity="neuron")])
+    text = text_of(*trial_outcome(console(), found, reused=False, place="x", storage=None))
+    assert "sparsity of weights %" in text
+    assert "counts units, not weights" in " ".join(text.split())
 
 
 def test_two_seeds_show_no_interval_and_three_do():
@@ -210,9 +251,11 @@ def test_two_seeds_show_no_interval_and_three_do():
 
 def test_a_stability_table_says_its_seeds_once_or_in_each_row():
     alike = {(1,): stability(), (2,): stability()}
-    assert "seeds: 2 init, 3 data, 1 gate" in text_of(stability_table(console(), alike, keys=["k"]))
+    assert "seeds: 2 init, 3 data, 1 gate" in text_of(
+        stability_table(console(), alike, keys=["k"], gates="weights")
+    )
     unlike = {(1,): stability(), (2,): stability(datas=2)}
-    text = text_of(stability_table(console(), unlike, keys=["k"]))
+    text = text_of(stability_table(console(), unlike, keys=["k"], gates="weights"))
     assert "2/3/1" in text
     assert "2/2/1" in text
 
@@ -226,8 +269,10 @@ def test_records_of_stability_have_every_figure_and_key():
 
 def test_a_single_replicate_has_nothing_to_compare():
     alone = {(): stability(inits=1, datas=1)}
-    assert "nothing to compare" in text_of(stability_answer(console(), alone, keys=[], trials=1))
-    assert "0 complete trials" in text_of(stability_answer(console(), {}, keys=[], trials=0))
+    assert "nothing to compare" in text_of(
+        stability_answer(console(), alone, keys=[], trials=[row("a")])
+    )
+    assert "0 complete trials" in text_of(stability_answer(console(), {}, keys=[], trials=[]))
 
 
 def test_short_names_of_settings_are_their_last_part_unless_two_share_it():

@@ -42,8 +42,17 @@ def storage(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def store_trial(storage: Storage) -> StoreTrial:
-    def store(trial_id: str, *, rewind_step: int = 0, **columns: object) -> dict[str, np.ndarray]:
-        """Store a complete trial; returns its masks, layer -> bool (replicate, *shape)."""
+    def store(
+        trial_id: str,
+        *,
+        rewind_step: int = 0,
+        diverged: frozenset[int] = frozenset(),
+        **columns: object,
+    ) -> dict[str, np.ndarray]:
+        """Store a complete trial; returns its masks, layer -> bool (replicate, *shape).
+
+        The replicates in `diverged` have neither figures nor masks.
+        """
         rng = np.random.default_rng(int(trial_id, 16))
         masks = {layer: rng.random((len(SEEDS), *shape)) < 0.4 for layer, shape in SHAPES.items()}
         row = {
@@ -64,8 +73,17 @@ def store_trial(storage: Storage) -> StoreTrial:
                 "init_seed": init,
                 "data_seed": data,
                 "gate_seed": gate,
-                "val_accuracy": 0.88 + 0.02 * index,
-                "sparsity": 0.6,
+                **(
+                    {"metrics": {"diverged_at_step": 300.0}}
+                    if index in diverged
+                    else {
+                        "val_accuracy": 0.88 + 0.02 * index,
+                        "sparsity": 0.6,
+                        "strong_accuracy": 0.9,
+                        "random_mask_accuracy": 0.1 * index,
+                        "metrics": {"random_mask_val_accuracy": 0.1},
+                    }
+                ),
             }
             for index, (init, data, gate) in enumerate(SEEDS)
         ]
@@ -73,6 +91,7 @@ def store_trial(storage: Storage) -> StoreTrial:
             MaskRow.from_array(mask, replicate=r, step=9, layer=layer, layer_index=index)
             for index, (layer, each) in enumerate(masks.items())
             for r, mask in enumerate(each)
+            if r not in diverged
         ]
         write_trial(storage, "s", TrialRows(row, replicates, rows))
         return masks

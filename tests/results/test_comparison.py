@@ -5,7 +5,7 @@ import pytest
 
 from ticketsweep.analysis.stability import ALL_LAYERS
 from ticketsweep.errors import UserError
-from ticketsweep.results.comparison import stability_by, trial_named
+from ticketsweep.results.comparison import gates_of, stability_by, trial_named
 
 
 def rows_by_kind(stability):
@@ -29,6 +29,23 @@ def test_stored_masks_are_compared_as_they_were_before_they_were_stored(database
         row = rows_by_kind(stability)[layer, "data"]
         assert row.jaccard == pytest.approx(jaccard)
         assert row.pairs == 2
+
+
+def test_a_replicate_that_diverged_is_left_out_of_the_comparison(database, store_trial):
+    masks = store_trial("aa", diverged=frozenset({1}))
+    found, warnings = compare(database)
+    row = rows_by_kind(found[()])["fc1.weight", "data"]
+    flat = masks["fc1.weight"].reshape(4, -1)
+    assert row.jaccard == pytest.approx((flat[2] & flat[3]).sum() / (flat[2] | flat[3]).sum())
+    assert row.pairs == 1  # replicates 2 and 3; 0 has lost the one it would be compared with
+    assert warnings == []
+
+
+def test_what_gates_stand_for_is_told_of_all_trials():
+    weight, neuron = {"granularity": "weight"}, {"granularity": "neuron"}
+    assert gates_of([weight, weight]) == gates_of([{}]) == "weights"
+    assert gates_of([neuron]) == "units"
+    assert gates_of([weight, neuron]) == "gates"
 
 
 def test_trials_are_grouped_by_a_column_or_a_setting_and_ordered_by_its_value(

@@ -33,6 +33,27 @@ def test_a_spread_is_the_standard_deviation_over_replicates(database, store_tria
     assert spread.sd == pytest.approx(statistics.stdev(values))
 
 
+def test_a_replicate_that_diverged_is_counted_and_in_no_figure(database, store_trial):
+    store_trial("aa", diverged=frozenset({0, 2}))
+    store_trial("bb")
+    found = summary_of(database)
+    assert found.diverged == {"aa": [300, 300]}
+    spread = found.spread({"trial_id": "aa"}, "val_accuracy")
+    assert (spread.n, spread.mean) == (2, pytest.approx(0.92))
+    assert found.replicates is None  # not the same number in both
+
+
+def test_a_figure_among_the_metrics_has_a_spread_and_differences_too(database, store_trial):
+    store_trial("aa")
+    found = summary_of(database)
+    assert found.spread({"trial_id": "aa"}, "random_mask_val_accuracy").mean == pytest.approx(0.1)
+    (trial,) = json.loads(document(found.as_plain()))["trials"]
+    (difference,) = trial["differences"]
+    assert (difference["of"], difference["less"]) == ("strong_accuracy", "random_mask_accuracy")
+    assert difference["mean"] == pytest.approx(0.75)
+    assert trial["diverged_at_step"] == []
+
+
 def test_a_summary_is_plain_json_with_the_best_trial_first(database, store_trial):
     store_trial("aa", val_accuracy=0.7, sparsity=0.5)
     store_trial("bb", val_accuracy=0.8, sparsity=0.6)

@@ -112,7 +112,7 @@ app.command(
 app.command(
     "list",
     cls=_Command,
-    short_help="List sweeps, search spaces, models, data sets or gates.",
+    short_help="List sweeps, spaces, models, data sets, gates, controls.",
     epilog=_examples("list models", "list sweeps"),
 )(list_)
 app.command(

@@ -48,6 +48,7 @@ class Listing(StrEnum):
     MODELS = "models"
     DATASETS = "datasets"
     GATES = "gates"
+    CONTROLS = "controls"
 
 
 StorageOption = Annotated[

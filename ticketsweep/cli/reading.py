@@ -50,10 +50,15 @@ def list_(
     from ticketsweep.display.catalogue import names_table, spaces_table
     from ticketsweep.display.sweeps import list_table
     from ticketsweep.display.terminal import show, stdout_console
-    from ticketsweep.names import DATASETS, GATES, MODELS
+    from ticketsweep.names import CONTROLS, DATASETS, GATES, MODELS
 
     console = stdout_console()
-    known = {Listing.MODELS: MODELS, Listing.DATASETS: DATASETS, Listing.GATES: GATES}
+    known = {
+        Listing.MODELS: MODELS,
+        Listing.DATASETS: DATASETS,
+        Listing.GATES: GATES,
+        Listing.CONTROLS: CONTROLS,
+    }
     if what in known:
         show(console, names_table(known[what]))
     elif what is Listing.SPACES:
@@ -159,7 +164,7 @@ def stability(
     notes(database.warnings)
     if output is TableFormat.TABLE:
         console = stdout_console()
-        show(console, stability_answer(console, groups, keys=keys, trials=len(rows)))
+        show(console, stability_answer(console, groups, keys=keys, trials=rows))
         return
     records = stability_records(groups, keys=keys)
     if output is TableFormat.JSON:

@@ -16,7 +16,8 @@ from ticketsweep.analysis.stability import (
 )
 from ticketsweep.display.figures import NONE, plural, setting
 from ticketsweep.display.terminal import Column, paragraph, tables
-from ticketsweep.results.comparison import figures_of_agreement
+from ticketsweep.results.comparison import figures_of_agreement, gates_of
+from ticketsweep.results.rows import Row
 
 HOW_TO_READ = (
     "overlap beyond chance is (|A∩B| - ab/n) / (min(a, b) - ab/n), where A and B keep a and b of n "
@@ -32,6 +33,7 @@ def stability_table(
     groups: Mapping[Group, Stability],
     *,
     keys: Sequence[str],
+    gates: str,
     only: Sequence[str] = (),
 ) -> RenderableType:
     """One row a group of trials, layer and kind of pair, and how to read it.
@@ -41,6 +43,7 @@ def stability_table(
     Parameters
     ----------
     groups: the values of `keys` -> the stability of the trials that have them.
+    gates: what a gate stands for, "weights", "units", or "gates" where that differs.
     only: kinds of pairs to show; all of them if none is named.
     """
     rows = [
@@ -59,7 +62,10 @@ def stability_table(
     columns = [
         Column("overlap beyond\nchance", [overlap(row) for row in shown], right=False),
         Column("Jaccard\n(chance)", [_jaccard(row) for row in shown]),
-        Column("kept %", [_percent(row.density) for row in shown]),
+        Column(
+            "kept %" if gates == "weights" else f"{gates}\nkept %",
+            [_percent(row.density) for row in shown],
+        ),
         Column("pairs", [str(row.pairs) for row in shown]),
     ]
     seeds = [_seeds(row) for row in shown]
@@ -75,18 +81,24 @@ def stability_table(
     elif trials != {1}:
         note += f"means of {plural(max(trials), 'trial')}; "
     styles = ["bold" if row.layer == ALL_LAYERS else "" for row in shown]
+    if gates == "units":
+        note += "each gate is one unit or input, so what is kept counts units, not weights; "
     drawn = tables(console, key, columns, styles=styles)
     return Lines(drawn, "", paragraph(f"{note}{HOW_TO_READ}"))
 
 
 def stability_answer(
-    console: Console, groups: Mapping[Group, Stability], *, keys: Sequence[str], trials: int
+    console: Console,
+    groups: Mapping[Group, Stability],
+    *,
+    keys: Sequence[str],
+    trials: Sequence[Row],
 ) -> RenderableType:
-    """The table, or why there is none: `trials` complete trials with nothing to compare."""
+    """The table, or why there is none: complete `trials` with nothing to compare."""
     if not any(stability.rows for stability in groups.values()):
         replicates = ", but no two replicates with other seeds" if trials else ""
-        return f"nothing to compare: {plural(trials, 'complete trial')}{replicates}"
-    return stability_table(console, groups, keys=keys)
+        return f"nothing to compare: {plural(len(trials), 'complete trial')}{replicates}"
+    return stability_table(console, groups, keys=keys, gates=gates_of(trials))
 
 
 def stability_records(

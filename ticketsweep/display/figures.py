@@ -41,6 +41,8 @@ def setting(value: object) -> str:
         return NONE
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if isinstance(value, Mapping):
         return json.dumps(value, default=str)
     return str(value)

@@ -12,9 +12,11 @@ from rich.text import Text
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.agreement import stability_table
 from ticketsweep.display.figures import duration, out_of, plural, short
+from ticketsweep.display.networks import diverged_note, diverged_notes, networks_table
 from ticketsweep.display.sweeps import objectives_text
 from ticketsweep.display.terminal import paragraph
 from ticketsweep.display.trials import best_trials, one_trial
+from ticketsweep.results.comparison import gates_of
 from ticketsweep.results.rows import finite_number
 from ticketsweep.results.summary import Summary
 from ticketsweep.store.paths import Storage
@@ -49,6 +51,7 @@ def sweep_outcome(
             command = f"ticketsweep status {summary.name}{_where(storage)}"
             parts += [f"{len(summary.best)} of {of}; all: {command}", ""]
         parts += [paragraph(_ranks(summary)), ""]
+        parts += [paragraph(lost), ""] if (lost := diverged_notes(summary)) else []
         parts += _stability_of_the_best(console, summary)
     parts += [_place(what, where) for what, where in places.items()]
     return [*parts, *_next(_sweep_commands(summary), storage=storage)]
@@ -70,13 +73,19 @@ def trial_outcome(
     seconds = duration(finite_number(row.get("wall_seconds")))
     how = "was stored already; nothing was trained" if reused else f"complete in {seconds}"
     spread = summary.spread(row, "val_accuracy")
-    n = f"± is the standard deviation over {plural(spread.n, 'replicate')}" if spread else ""
+    notes = [diverged_note(summary, row)]
+    if spread is not None and spread.sd is not None:
+        notes.insert(0, f"± is the standard deviation over {plural(spread.n, 'replicate')}")
+    n = "; ".join(filter(None, notes))
     parts: list[RenderableType] = [_heading(f"Trial {trial_id} {how}"), "", one_trial(summary)]
     parts += ["", paragraph(n), ""] if n else [""]
+    compared = networks_table(summary, row)
+    if compared:
+        parts += [_heading("What is the ticket worth?"), "", *compared, ""]
     stability = summary.stability.get(trial_id)
     if stability is not None and stability.rows:
         parts += [_heading("Do other seeds find the same ticket?"), ""]
-        parts += [stability_table(console, {(): stability}, keys=[]), ""]
+        parts += [stability_table(console, {(): stability}, keys=[], gates=gates_of([row])), ""]
     parts.append(_place(_MASKS, place))
     only = f"--trial {short(trial_id)}"  # other trials of that name may be of quite another kind
     commands = [f"status {summary.name}", f"stability {summary.name} {only}", _QUERY]
@@ -124,12 +133,16 @@ def _where(storage: str | None) -> str:
 
 
 def _stability_of_the_best(console: Console, summary: Summary) -> list[RenderableType]:
-    best = summary.best[0].row["trial_id"]
-    stability = summary.stability.get(best)
+    row = summary.best[0].row
+    stability = summary.stability.get(row["trial_id"])
     if stability is None or not stability.rows:
         return []
-    title = f"Do other seeds find the same ticket? Trial {short(best)}, the first of rank 1:"
-    drawn = stability_table(console, {(): stability}, keys=[], only=(SAME_INIT, OTHER_INIT))
+    title = (
+        f"Do other seeds find the same ticket? Trial {short(row['trial_id'])}, the first of rank 1:"
+    )
+    kinds = (SAME_INIT, OTHER_INIT)
+    gates = gates_of([row])
+    drawn = stability_table(console, {(): stability}, keys=[], gates=gates, only=kinds)
     return [_heading(title), "", drawn, ""]
 
 

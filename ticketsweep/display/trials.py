@@ -27,10 +27,13 @@ from ticketsweep.results.sweeps import SweepView
 _HEADERS = {
     "val_accuracy": "validation\naccuracy %",
     "strong_accuracy": "test\naccuracy %",
+    "joint_val_accuracy": "joint\nvalidation\naccuracy %",
+    "retrained_val_accuracy": "retrained\nvalidation\naccuracy %",
     "undecided": "undecided\n%",
 }
 _WITHOUT_SPREAD = frozenset({"undecided"})  # in a table of many trials: it is a caution, no result
 _NAMES = {"val_accuracy": "validation accuracy", "strong_accuracy": "test accuracy"}
+_NAMES_OF_UNITS = {"sparsity": "sparsity of weights", "undecided": "undecided units"}
 
 
 def best_trials(console: Console, summary: Summary) -> RenderableType:
@@ -58,7 +61,8 @@ def one_trial(summary: Summary) -> RenderableType:
     """Every figure of the only trial of a summary, one below the other."""
     row = summary.rows[0]
     metrics = list(dict.fromkeys([*summary.metrics, "loss"]))
-    names = [f"{_NAMES.get(name, name)}{' %' if is_share(name) else ''}" for name in metrics]
+    told = _NAMES | (_NAMES_OF_UNITS if row.get("granularity") == "neuron" else {})
+    names = [f"{told.get(name, name)}{' %' if is_share(name) else ''}" for name in metrics]
     return table(
         [
             Column("figure", names, right=False),

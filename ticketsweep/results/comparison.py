@@ -64,8 +64,9 @@ def stability_by(
         for row, group in zip(trials, groups, strict=True):
             trial_id = str(row["trial_id"])
             masks = database.masks(sweep=sweep, trial_id=trial_id, layer=layer)
-            if len(masks) and trial_id in seeds:
-                yield group, _layers(masks), seeds[trial_id]
+            of = _seeds_of(masks, seeds.get(trial_id, {}))
+            if of is not None:
+                yield group, _layers(masks), of
             elif layer is None:
                 warn(f"trial {trial_id} is left out: its masks or its replicates are not there")
 
@@ -133,16 +134,28 @@ def _layers(masks: pa.Table) -> list[LayerBits]:
     ]
 
 
-def _seeds_by_trial(replicates: pa.Table) -> dict[str, Seeds]:
-    """The seeds of each trial's replicates, in their order."""
-    seeds: dict[str, list[tuple[int, int, int]]] = {}
+Triple = tuple[int, int, int]
+
+
+def _seeds_by_trial(replicates: pa.Table) -> dict[str, dict[int, Triple]]:
+    """The seeds of each trial's replicates."""
+    seeds: dict[str, dict[int, Triple]] = {}
     columns = ["trial_id", "replicate", "init_seed", "data_seed", "gate_seed"]
-    ordered = replicates.select(columns).sort_by("replicate")
-    for row in ordered.to_pylist():
+    for row in replicates.select(columns).to_pylist():
         triple = (row["init_seed"], row["data_seed"], row["gate_seed"])
-        seeds.setdefault(row["trial_id"], []).append(triple)
-    arrays = {trial_id: np.array(each, dtype=np.int64) for trial_id, each in seeds.items()}
-    return {trial_id: Seeds(*each.T) for trial_id, each in arrays.items()}
+        seeds.setdefault(row["trial_id"], {})[row["replicate"]] = triple
+    return seeds
+
+
+def _seeds_of(masks: pa.Table, seeds: Mapping[int, Triple]) -> Seeds | None:
+    """The seeds of the replicates that have masks, in order: one that diverged has none.
+
+    None if there are no masks, or masks of a replicate that is not known.
+    """
+    present = sorted(set(masks["replicate"].to_pylist()))
+    if not present or not seeds.keys() >= set(present):
+        return None
+    return Seeds(*np.array([seeds[each] for each in present], dtype=np.int64).T)
 
 
 def _groups(trials: Sequence[Row], keys: Sequence[str]) -> list[Group]:
@@ -166,6 +179,12 @@ def _groups(trials: Sequence[Row], keys: Sequence[str]) -> list[Group]:
 def _value(row: Row, config: Row, key: str) -> object:
     value = row[key] if key in row and key not in _NOT_KEYS else setting_of(config, key)
     return json.dumps(value) if isinstance(value, (Mapping, list)) else value
+
+
+def gates_of(trials: Sequence[Row]) -> str:
+    """What the gates of these trials stand for: "weights", "units", or, in a mixture, "gates"."""
+    names = {"units" if row.get("granularity") == "neuron" else "weights" for row in trials}
+    return names.pop() if len(names) == 1 else "gates"
 
 
 def trial_named(trials: Sequence[Row], prefix: str) -> Row:

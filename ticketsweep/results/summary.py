@@ -5,19 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.results.comparison import figures_of_agreement, stability_by
+from ticketsweep.results.networks import NETWORKS, Difference, differences
 from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
-from ticketsweep.results.rows import Row, config_of, figure_of
+from ticketsweep.results.rows import Row, config_of, figure_of, finite_number
 from ticketsweep.store.database import Database
 
 BEST = 10  # trials shown
 TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability", "undecided")
+_SPREAD_METRICS = (
+    *TOLD_METRICS,
+    "density",
+    "loss",
+    *(metric for network in NETWORKS[1:] for metric in (network.test, network.validation)),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Summary:
     ranked: the complete ones, best first; `best` are those of them to show.
     spreads: trial id -> metric -> spread over its replicates.
     stability: trial id -> stability, of the trials in `best`.
+    differences: trial id -> how far its tickets lie above what they are compared with.
+    diverged: trial id -> the step of each of its replicates that diverged, where there are such.
     """
 
     name: str
@@ -51,6 +60,8 @@ class Summary:
     best: Sequence[Ranked]
     spreads: Mapping[str, Mapping[str, Spread]]
     stability: Mapping[str, Stability]
+    differences: Mapping[str, Sequence[Difference]]
+    diverged: Mapping[str, Sequence[int]]
 
     def count(self, state: str) -> int:
         """Number of trials in a state."""
@@ -88,6 +99,11 @@ class Summary:
                     metric: dataclasses.asdict(spread)
                     for metric, spread in self.spreads.get(row["trial_id"], {}).items()
                 },
+                "differences": [
+                    {**dataclasses.asdict(each), "of": each.of.test, "less": each.less.test}
+                    for each in self.differences.get(row["trial_id"], [])
+                ],
+                "diverged_at_step": list(self.diverged.get(row["trial_id"], [])),
             }
             for row in ordered
         ]
@@ -133,7 +149,13 @@ def summarise(
         if best
         else {}
     )
-    metrics = [*TOLD_METRICS, "density", "loss"]
+    replicates: dict[str, list[Row]] = {}
+    for row in database.replicates(sweep=name).to_pylist():
+        replicates.setdefault(row["trial_id"], []).append(_flat(row))
+    lost = {
+        trial_id: [int(at) for row in each if (at := figure_of(row, "diverged_at_step"))]
+        for trial_id, each in replicates.items()
+    }
     return Summary(
         name=name,
         objectives=objectives,
@@ -141,24 +163,27 @@ def summarise(
         rows=rows,
         ranked=ranked,
         best=best,
-        spreads=_spreads(database.replicates(sweep=name).to_pylist(), metrics),
+        spreads={trial_id: _spreads(each) for trial_id, each in replicates.items()},
         stability={str(trial_id): each for (trial_id,), each in stability.items()},
+        differences={trial_id: differences(each) for trial_id, each in replicates.items()},
+        diverged={trial_id: steps for trial_id, steps in lost.items() if steps},
     )
 
 
-def _spreads(replicates: Iterable[Row], metrics: Sequence[str]) -> dict[str, dict[str, Spread]]:
-    """Trial id -> metric -> spread, for the metrics that a replicate has."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in replicates:
-        of_trial = values.setdefault(row["trial_id"], {})
-        for metric in metrics:
-            value = figure_of(row, metric)
-            if value is not None:
-                of_trial.setdefault(metric, []).append(value)
-    return {
-        trial_id: {metric: _spread(found) for metric, found in of_trial.items()}
-        for trial_id, of_trial in values.items()
-    }
+def _flat(row: Row) -> Row:
+    """A replicate's row with its metrics beside the columns, for they are asked for often."""
+    return {**dict(row.get("metrics") or {}), **{k: v for k, v in row.items() if v is not None}}
+
+
+def _spreads(replicates: Sequence[Row]) -> dict[str, Spread]:
+    """Metric -> spread, for the metrics that a replicate has."""
+    found = {}
+    for metric in _SPREAD_METRICS:
+        values = [finite_number(row.get(metric)) for row in replicates]
+        known = [value for value in values if value is not None]
+        if known:
+            found[metric] = _spread(known)
+    return found
 
 
 def _spread(values: Sequence[float]) -> Spread:
