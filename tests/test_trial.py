@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from ticketsweep.config import TrialConfig, parse_config
-from ticketsweep.errors import DataError, StorageError, UserError
-from ticketsweep.progress import Progress
+from ticketsweep.errors import DataError, ModelError, StorageError, UserError
+from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import unpack_mask
+from ticketsweep.train import learning
 from ticketsweep.train.data import Dataset, load_dataset
+from ticketsweep.train.sources import source_digest
 from ticketsweep.trial import TrialOutcome, identify, load_data, run_trial
 
 
@@ -303,6 +306,120 @@ def test_a_trial_that_is_dropped_leaves_nothing(digits: Dataset, storage: Storag
     next(trial)
     trial.close()
     assert files(storage) == set()
+
+
+def test_a_trial_that_was_cut_off_goes_on_from_its_checkpoint(
+    done, digits: Dataset, storage: Storage
+) -> None:
+    """With the masks that it would have had, and nothing left behind."""
+    config = small(checkpoint_seconds=0)
+    trial = run_trial(config, dataset=digits, storage=storage, sweep="s")
+    seen = []
+    while len(seen) < 4:
+        report = next(trial)
+        seen += [report] if isinstance(report, Progress) else []
+    trial.close()
+    checkpoint = CheckpointFile(storage, identify(config, digits))
+    assert checkpoint.read() is not None
+    trained: list[int] = []
+    original = learning.training_batches
+
+    def record(*args: object, first: int, **named: object) -> object:
+        trained.append(first)
+        return original(*args, first=first, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "training_batches", record)
+        outcome, progress = finish(config, digits, storage)
+    assert trained == [seen[-1].step]
+    assert progress[:4] == seen
+    assert checkpoint.read() is None
+    first, again = (Database(where).masks("s").to_pylist() for where in (done[0], storage))
+    assert [mask["digest"] for mask in again] == [mask["digest"] for mask in first]
+    assert outcome.row["val_accuracy"] == done[1].row["val_accuracy"]
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+    done, digits: Dataset, storage: Storage
+) -> None:
+    CheckpointFile(storage, identify(small(), digits)).write(b"not a checkpoint")
+    finish(small(), digits, storage)
+    first, again = (Database(where).masks("s").to_pylist() for where in (done[0], storage))
+    assert [mask["digest"] for mask in again] == [mask["digest"] for mask in first]
+
+
+def test_every_stage_leaves_its_figures_with_each_replicate(
+    digits: Dataset, storage: Storage
+) -> None:
+    config = small(
+        weights="joint",
+        retrain={"steps": 10, "batch_size": 32},
+        controls=["random_mask", "shuffled_mask", "reinitialized"],
+    )
+    trial = run_trial(config, dataset=digits, storage=storage, sweep="s")
+    stages = []
+    while True:
+        try:
+            report = next(trial)
+        except StopIteration as stop:
+            outcome = stop.value
+            break
+        if isinstance(report, StageProgress) and report.stage not in stages:
+            stages.append(report.stage)
+    assert stages == [
+        "pretrain",
+        "retrained",
+        "dense",
+        "pretrain-reinitialized",
+        "shuffled_mask_retrained",
+        "reinitialized_retrained",
+        "random_mask_retrained",
+    ]
+    (row,) = Database(storage).trials("s").to_pylist()
+    replicates = Database(storage).replicates("s").to_pylist()
+    controls = ("shuffled_mask", "reinitialized", "random_mask")
+    for name in ("joint", "retrained", "dense", *controls):
+        assert all(0 <= replicate[f"{name}_accuracy"] <= 1 for replicate in replicates)
+        figures = [replicate[f"{name}_accuracy"] for replicate in replicates]
+        assert dict(row["metrics"])[f"{name}_accuracy"] == pytest.approx(np.mean(figures))
+        assert f"{name}_val_accuracy" in dict(replicates[0]["metrics"])
+    for name in controls:
+        assert f"{name}_retrained_accuracy" in dict(replicates[0]["metrics"])
+    assert dict(row["metrics"])["diverged"] == 0.0
+    assert outcome.row["status"] == "complete"
+
+
+def test_masks_of_units_are_stored_one_bit_a_unit(digits: Dataset, storage: Storage) -> None:
+    config = small(gate={"granularity": "neuron", "inputs": True})
+    finish(config, digits, storage)
+    database = Database(storage)
+    shapes = {mask["layer"]: mask["shape"] for mask in database.masks("s").to_pylist()}
+    assert shapes == {"input": [1, 8, 8], "fc1.weight": [16]}
+    (row,) = database.trials("s").to_pylist()
+    kept = {
+        layer: sum(m["kept"] for m in database.masks("s").to_pylist() if m["layer"] == layer) / 4
+        for layer in shapes
+    }
+    assert row["granularity"] == "neuron"
+    assert 0 < kept["fc1.weight"] <= 16
+    assert row["density"] <= kept["fc1.weight"] / 16 + 1e-9
+
+
+def test_ones_own_model_is_another_trial_when_its_source_changes(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ids = []
+    for number, source in enumerate(("# one", "# two", "# one")):
+        Path(f"mynet{number}.py").write_text(source)
+        ids.append(identify(small(model=f"mynet{number}:net"), digits))
+    assert len(set(ids)) == 3  # the name is part of it
+    source_digest.cache_clear()
+    Path("mynet0.py").write_text("# changed")
+    assert identify(small(model="mynet0:net"), digits) != ids[0]
+    with pytest.raises(ModelError, match="absent:net cannot be imported"):
+        identify(small(model="absent:net"), digits)
 
 
 def test_execution_does_not_change_the_id_and_science_does(digits: Dataset) -> None:

@@ -206,19 +206,22 @@ class GateLearning:
             began = time.perf_counter()
             for batch, labels in batches:
                 self._step(batch, labels, rates[self._done])
-                if self._done in logged:
+                is_logged, is_due = self._done in logged, checkpoints.due()
+                if not (is_logged or is_due):
+                    continue
+                if is_logged:
                     loss = (self._total / (self._done - last)).double().cpu().numpy()
-                    self.seconds += time.perf_counter() - began
+                self.seconds += time.perf_counter() - began
+                if is_logged:
                     self._look_for_divergence(loss, first=last + 1)
                     self._total.zero_()
                     last = self._done
                     self.curve.append(self._point(loss, evaluator))
-                    yield self.curve[-1]
-                    began = time.perf_counter()
-                if checkpoints.due():
-                    self.seconds += time.perf_counter() - began
+                if is_due:
                     checkpoints.save(STAGE, self._state())
-                    began = time.perf_counter()
+                if is_logged:
+                    yield self.curve[-1]
+                began = time.perf_counter()
         self._leaves.release()
 
     def _step(self, batch: Tensor, labels: Tensor, rate: float) -> None:
