@@ -60,9 +60,11 @@ def test_a_strength_begins_as_given_and_rises_with_its_warm_up(target: float | N
     assert schedules.temperatures[-1] == pytest.approx(0.1)
 
 
-def test_steering_equals_its_formula() -> None:
+@pytest.mark.parametrize("per_count", [1, 40])
+def test_steering_equals_its_formula(per_count: int) -> None:
     densities = [0.41, 0.38, 0.3, 0.31, 0.2, 0.1, 0.05, 0.0, 0.08, 0.1, 0.12]
-    steps, target, strength = INTERVAL * 11 + 3, 0.1, 2.0
+    # A training of 58 steps, and the first of one of 2203.
+    steps, target, strength = per_count * INTERVAL * 11 + 3, 0.1, 2.0
     steering = Steering(target, strength, torch.ones(1, 1000), steps=steps)
     assert steering.strength.item() == strength
     integral = math.asinh(strength)
@@ -72,7 +74,7 @@ def test_steering_equals_its_formula() -> None:
         left = max(0.0, 1 - step / steps / 0.4)
         reference = target + (densities[0] - target) * left**4
         error = math.asinh(math.log(max(density, 0.0005) / reference) / 0.02)
-        integral = min(8.0, max(-8.0, integral + 15 * error * INTERVAL / steps))
+        integral = min(8.0, max(-8.0, integral + INTERVAL * error * min(30 / steps, 0.03)))
         wanted = math.sinh(min(8.0, max(-8.0, integral + error)))
         assert steering.strength.item() == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 

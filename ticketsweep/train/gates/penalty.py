@@ -24,8 +24,10 @@ _POWER = 4  # of the fall: it ends so gently that the density has no lag left wh
 # Errors are measured in 2 % of the reference and compressed above: a small one that stays moves
 # the strength soon, a large one does not wind it up.
 _TOLERANCE = 0.02
-# The second is per training, not per step: twice as much makes 500 steps oscillate.
-_PROPORTIONAL, _INTEGRAL = 1.0, 15.0
+_PROPORTIONAL = 1.0
+# Of a whole training, and of one step: an optimizer answers some ten steps late, so that a short
+# training would oscillate.
+_INTEGRAL, _MOST = 30.0, 0.03
 _REACH = 8.0  # the strength stays within sinh(8) = 1490 of 0
 
 
@@ -112,7 +114,8 @@ class Steering:
 
         reference(u) = target + (first - target) * max(0, 1 - u / 0.4)^4         u: share of steps
         error        = asinh(log(density / reference) / 0.02)
-        strength     = sinh(asinh(l0_strength) + 1 * error + 15 * integral of error du)
+        strength     = sinh(asinh(l0_strength) + error + gain * sum of errors, one a step)
+        gain         = min(30 / steps, 0.03)
 
     A proportional and an integral part, as in any industrial controller, on a scale that is linear
     around 0 and exponential beyond: the strengths that lead to densities of 0.5 and 0.02 differ by
@@ -132,7 +135,8 @@ class Steering:
 
     def __init__(self, target: float, start: float, weights: Tensor, *, steps: int) -> None:
         self._target = target
-        self._steps = steps
+        self._arrival = ARRIVAL * steps
+        self._gain = INTERVAL * min(_INTEGRAL / steps, _MOST)
         self._least = 0.5 / weights.shape[1]  # stands for no gate at all
         self._first = weights.new_full((len(weights), 1), target)
         self._integral = weights.new_full((len(weights), 1), math.asinh(start))
@@ -144,10 +148,10 @@ class Steering:
         if step == INTERVAL:
             # Not earlier: all gates start alike, which may be just where hardening divides them.
             torch.clamp(density, min=self._target, out=self._first)
-        left = max(0.0, 1 - step / (ARRIVAL * self._steps)) ** _POWER
+        left = max(0.0, 1 - step / self._arrival) ** _POWER
         reference = self._target + (self._first - self._target) * left
         error = density.div_(reference).log_().div_(_TOLERANCE).asinh_()
-        self._integral.add_(error, alpha=_INTEGRAL * INTERVAL / self._steps).clamp_(-_REACH, _REACH)
+        self._integral.add_(error, alpha=self._gain).clamp_(-_REACH, _REACH)
         position = torch.add(self._integral, error, alpha=_PROPORTIONAL)
         self.strength = position.clamp_(-_REACH, _REACH).sinh_()
 
