@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 import torch
 
 from ticketsweep.config import TrialConfig, parse_config
+from ticketsweep.families import GateSection
 from ticketsweep.seeds import replicate_plan
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset, split_validation
-from ticketsweep.train.gates.gaussian import GaussianGates, GaussianSettings
+from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.images import BatchOrder, Images, channel_statistics
-from ticketsweep.train.models import build_model, initial_weights
+from ticketsweep.train.models import build_model, initial_parameters, prunable
 from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout, PackedModel
 from ticketsweep.trial import load_data, run_trial
@@ -62,13 +64,16 @@ def bare_seconds(case: Case) -> float:
     config, dataset = case.config, case.dataset
     counts, gate = config.replicates, config.gate
     plan = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
-    model = build_model(config.model, input_shape=dataset.input_shape, classes=dataset.classes)
-    layout = Layout.of(model)
-    packed = PackedModel(model, layout)
+    build = functools.partial(
+        build_model, config.model, input_shape=dataset.input_shape, classes=dataset.classes
+    )
+    model = build()
+    layout = Layout.of(model, prunable(model))
+    packed = PackedModel(model, layout, Layout((), (), ()))
     weights = layout.flatten(
         [
-            initial_weights(model, weight_init=config.weight_init,
-                            weight_scale=config.weight_scale, seed=replicate.init_seed)
+            initial_parameters(build, layout.names, weight_init=config.weight_init,
+                               weight_scale=config.weight_scale, seed=replicate.init_seed)
             for replicate in plan
         ]
     )  # fmt: skip
@@ -80,11 +85,8 @@ def bare_seconds(case: Case) -> float:
         BatchOrder(torch.from_numpy(rows), batch_size=config.train.batch_size, seed=r.data_seed)
         for r in plan
     ]
-    settings = GaussianSettings(gate.l0_strength, gate.l0_warmup, gate.temperature,
-                                gate.temperature_end, gate.temperature_schedule,
-                                gate.init)  # fmt: skip
-    gates = GaussianGates(settings, weights, layout, [r.gate_seed for r in plan],
-                          steps=config.train.steps)  # fmt: skip
+    fields = gate.model_dump(exclude={"family", *GateSection.model_fields})
+    gates = GaussianSettings(**fields).gates(weights, layout, plan, steps=config.train.steps)
     update = OPTIMIZERS[config.train.optimizer](gates.parameter)
     began = time.perf_counter()
     for step in range(config.train.steps):

@@ -11,6 +11,7 @@ table in Markdown; the test split is looked at for it alone.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 import multiprocessing
@@ -18,6 +19,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
@@ -83,12 +85,20 @@ def draws(family: str, density: float, count: int, steps: int) -> Iterator[dict[
         }
 
 
+@functools.cache
+def mnist(data_root: str) -> Any:
+    """MNIST, once in each process."""
+    from ticketsweep.train.data import load_dataset
+
+    return load_dataset("mnist", data_root=Path(data_root))
+
+
 def run(task: Task, *, data_root: str, storage: str, sweep: str) -> dict[str, Any]:
     import torch
 
     from ticketsweep.config import parse_config
     from ticketsweep.store.paths import Storage
-    from ticketsweep.trial import load_data, run_trial
+    from ticketsweep.trial import run_trial
 
     torch.set_num_threads(1)
     raw = {
@@ -99,9 +109,8 @@ def run(task: Task, *, data_root: str, storage: str, sweep: str) -> dict[str, An
         **task.settings,
     }
     config = parse_config(raw, source="families")
-    trial = run_trial(
-        config, dataset=load_data(config), storage=Storage.open(storage, create=True), sweep=sweep
-    )
+    place = Storage.open(storage, create=True)
+    trial = run_trial(config, dataset=mnist(data_root), storage=place, sweep=sweep)
     while True:
         try:
             next(trial)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from ticketsweep.errors import DataError
 from ticketsweep.train.data import Split
+from ticketsweep.train.sources import NotImportable, attribute_of, said
 
 RETURNED = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -27,12 +26,12 @@ def read_factory(name: str) -> tuple[Split, Split]:
     DataError: it cannot be imported or fails, or what it returns is anything else.
     """
     module, _, attribute = name.partition(":")
-    factory = _imported(module, attribute)
+    factory = _imported(name)
     try:
         returned = factory()
     except (Exception, SystemExit) as error:
         raise DataError(
-            f"{attribute}() raised {_one_line(error)} (try it: python -c "
+            f"{attribute}() raised {said(error)} (try it: python -c "
             f"'import {module}; {module}.{attribute}()')"
         ) from error
     if not isinstance(returned, tuple | list) or len(returned) != len(RETURNED):
@@ -55,21 +54,19 @@ def read_factory(name: str) -> tuple[Split, Split]:
     return splits[0], splits[1]
 
 
-def _imported(module: str, attribute: str) -> Callable[[], object]:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+def _imported(name: str) -> Callable[[], object]:
+    module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except (Exception, SystemExit) as error:  # a module of the user's may raise anything
+        found = attribute_of(name)
+    except NotImportable as error:
         raise DataError(
-            f"{module} cannot be imported: {_one_line(error)} (it is looked for in {folder} and "
-            "among the installed packages)"
+            f"{module} cannot be imported: {error} (it is looked for in {Path.cwd()} and among "
+            "the installed packages)"
         ) from error
     if not callable(found):
         got = "none" if found is None else _kind(found)
         raise DataError(f"{module} must have a function {attribute} without arguments, got {got}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _check_array(name: str, value: object, dtype: type, rule: str, *, axes: int) -> None:
@@ -84,7 +81,3 @@ def _kind(value: object) -> str:
         array: NDArray[np.generic] = value
         return f"{array.dtype} {array.shape}"
     return f"a value of type {type(value).__name__}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

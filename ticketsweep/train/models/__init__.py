@@ -1,7 +1,7 @@
 """Models by name, their initial parameters, and which of them are pruned."""
 
 from ticketsweep.train.models.gating import prunable
-from ticketsweep.train.models.initial import WEIGHT_INITS, initial_parameters, initial_weights
+from ticketsweep.train.models.initial import WEIGHT_INITS, initial_parameters
 from ticketsweep.train.models.registry import ACTIVATIONS, FACTORIES, build_model
 
 __all__ = [
@@ -10,6 +10,5 @@ __all__ = [
     "WEIGHT_INITS",
     "build_model",
     "initial_parameters",
-    "initial_weights",
     "prunable",
 ]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +14,7 @@ from torch.nn.modules.rnn import RNNBase
 
 from ticketsweep.errors import ModelError
 from ticketsweep.train.models.sizes import Shape
+from ticketsweep.train.sources import NotImportable, attribute_of, said
 
 
 def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Module:
@@ -50,7 +48,7 @@ def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Mo
     except Exception as error:
         call = ", ".join(f"{key}={value}" for key, value in sizes.items())
         raise ModelError(
-            f"model {name} failed when called with {call}: {_said(error)} "
+            f"model {name} failed when called with {call}: {said(error)} "
             "(these are the channels, height and width of images, and the number of outputs)"
         ) from error
     if not isinstance(model, nn.Module):
@@ -64,23 +62,19 @@ def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Mo
 
 
 def _factory(name: str) -> Callable[..., object]:
-    module_name, _, attribute = name.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path and "" not in sys.path:
-        sys.path.insert(0, folder)
+    module, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
+        factory = attribute_of(name)
+    except NotImportable as error:
         raise ModelError(
-            f"model {name} cannot be imported: {_said(error)} "
+            f"model {name} cannot be imported: {error} "
             "(run from the folder that holds the package, or install it)"
         ) from error
-    factory: object = getattr(module, attribute, None)
     if not callable(factory):
         found = "nothing" if factory is None else type(factory).__name__
         raise ModelError(
             f"model {name} must name a function, got {found} at {attribute!r} "
-            f"(define `def {attribute}(input_shape, classes)` in {module_name})"
+            f"(define `def {attribute}(input_shape, classes)` in {module})"
         )
     return factory
 
@@ -146,12 +140,7 @@ def _logits(name: str, model: nn.Module, images: Tensor) -> Tensor:
         logits: Tensor = functional_call(model, buffers, (images,))
     except Exception as error:
         raise ModelError(
-            f"model {name} failed on images {tuple(images.shape)}: {_said(error)} "
+            f"model {name} failed on images {tuple(images.shape)}: {said(error)} "
             "(let the factory build it for its input_shape, in float32 on the CPU)"
         ) from error
     return logits
-
-
-def _said(error: BaseException) -> str:
-    """Class and message of an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

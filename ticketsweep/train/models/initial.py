@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from ticketsweep.errors import ModelError, did_you_mean
 from ticketsweep.seeds import derive_seed
 from ticketsweep.train.models.chains import Chain
-from ticketsweep.train.models.gating import prunable
 
 
 def initial_parameters(
@@ -54,19 +52,6 @@ def initial_parameters(
             values[name] = WEIGHT_INITS[weight_init](values[name], generator)
         values[name] = values[name] * weight_scale
     return values
-
-
-def initial_weights(
-    model: nn.Module, *, weight_init: str, weight_scale: float, seed: int
-) -> dict[str, Tensor]:
-    """`initial_parameters` of a model that is at hand, gated by the default rule."""
-    return initial_parameters(
-        lambda: copy.deepcopy(model),
-        prunable(model),
-        weight_init=weight_init,
-        weight_scale=weight_scale,
-        seed=seed,
-    )
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
