@@ -19,8 +19,6 @@ from torch.nn.modules.conv import _ConvNd
 
 Layers = tuple[Tensor, ...]
 
-_SLOW_IN_VMAP = (_ConvNd, nn.MultiheadAttention)
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -98,7 +96,8 @@ class PackedModel:
 
     On the CPU, convolutions and attention go through the loop: vmap makes grouped convolutions of
     them, and a step takes 1.7 times as long (ResNet-20, R = 4), 1.2 (Conv-4, R = 4), 1.5 (ViT,
-    R = 4), 1.1 (ResNet-18, R = 2). So does bf16 anywhere, for autocast does not reach into vmap.
+    R = 4), 1.1 (ResNet-18, R = 2). So do, on any device, bf16, since autocast does not reach into
+    vmap, and multi-head attention, whose fused kernels vmap does not know everywhere.
 
     Batch norm normalises by the batch while training. Its running statistics belong to no ticket:
     they are estimated for the network that is evaluated (`estimate`), since those of another mask
@@ -128,9 +127,9 @@ class PackedModel:
         self._statistics = tuple(
             f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")
         )
-        is_linear = not any(isinstance(m, _SLOW_IN_VMAP) for m in model.modules())
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-        self._loops = self._is_bf16 or (on_cpu and not is_linear)
+        looped = (nn.MultiheadAttention, _ConvNd) if on_cpu else nn.MultiheadAttention
+        self._loops = self._is_bf16 or any(isinstance(m, looped) for m in model.modules())
         self._own_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, 0))
         self._same_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, None))
         self._mode = ""
