@@ -39,7 +39,10 @@ def make_trial(
         for replicate in range(replicates)
         for index, (layer, shape) in enumerate(LAYERS)
     ]
-    own = [{"replicate": r, "init_seed": seed, "metrics": {"r": 1.0}} for r in range(replicates)]
+    own = [
+        {"replicate": r, "init_seed": seed, "val_accuracy": 0.5, "metrics": {"r": 1.0}}
+        for r in range(replicates)
+    ]
     curves = [
         {"replicate": r, "step": step, "loss": float(seed)}
         for r in range(replicates)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
+from ticketsweep.cli.masks import verify
 from ticketsweep.cli.notes import note
 from ticketsweep.cli.reading import list_, query, stability, status
 from ticketsweep.cli.running import run, trial
@@ -131,3 +132,16 @@ app.command(
         "stability quickstart --by rewind_step --layer fc1.weight --format csv",
     ),
 )(stability)
+
+masks = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Check and maintain the mask database.",
+    short_help="Check the mask database.",
+)
+app.add_typer(masks, name="masks")
+masks.command(
+    cls=_Command,
+    short_help="Check every byte and row of the database.",
+    epilog=_examples("masks verify", "masks verify quickstart --quarantine"),
+)(verify)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,12 @@ from ticketsweep.store.schema import SCHEMA_VERSION, SCHEMAS, Table
 _VERSION_KEY = b"ticketsweep.schema_version"
 _TABLE_KEY = b"ticketsweep.table"
 _STATUS_KEY = b"ticketsweep.status"
+_DIGEST_KEY = b"ticketsweep.digest"
+_SCHEMA_KEY = b"ARROW:schema"  # pyarrow's own
+_BLANK = b"0" * 32  # stands where the digest will be while it is computed
+# Between a key and its value a footer (Thrift, compact protocol) has a type and a length.
+_SEAL = re.compile(re.escape(_DIGEST_KEY) + rb"..([0-9a-f]{32})", re.DOTALL)
+_FOOTER_END = 8  # bytes: the footer's length, and a magic word
 
 FORMAT = ds.ParquetFileFormat(
     # A flipped bit in a page is an error, not another mask.
@@ -30,14 +38,24 @@ class UnreadableFile(StorageError):
     """A data file that is damaged, of another table, or of a newer schema version."""
 
 
+_SOURCE = re.compile(r"^Could not open Parquet input source '.*?': ")
+
+
 def _unreadable(file: StoredFile, error: BaseException) -> UnreadableFile:
-    reason = one_line(error).removeprefix(f"Could not open Parquet input source '{file.path}': ")
-    return UnreadableFile(f"{file.shown}: {reason}")
+    return UnreadableFile(f"{file.shown}: {_SOURCE.sub('', one_line(error))}")
 
 
 def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buffer:
-    """The table as the bytes of a Parquet file, stamped with the schema's version."""
-    stamp = {_VERSION_KEY: str(SCHEMA_VERSION).encode(), _TABLE_KEY: table.encode()}
+    """The table as the bytes of a Parquet file, stamped with the schema's version and sealed.
+
+    The seal is a BLAKE2b-128 digest of all its bytes, the digest's own place being zeros: Parquet's
+    checksums are of pages alone, and leave the footer and its statistics unguarded.
+    """
+    stamp = {
+        _VERSION_KEY: str(SCHEMA_VERSION).encode(),
+        _TABLE_KEY: table.encode(),
+        _DIGEST_KEY: _BLANK,
+    }
     if status is not None:
         stamp[_STATUS_KEY] = status.encode()
     sink = pa.BufferOutputStream()
@@ -53,7 +71,35 @@ def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buf
         write_page_checksum=True,
         store_schema=True,
     )
-    return sink.getvalue()
+    content = bytearray(sink.getvalue())
+    place = _place_of_digest(content)
+    if place is None:
+        raise StorageError("this version of pyarrow writes footers in which no digest has a place")
+    content[place] = _digest(content, place)
+    return pa.py_buffer(content)
+
+
+def is_sealed(content: pa.Buffer) -> bool | None:
+    """Whether a file's bytes are those that were written; None if it has no digest of them."""
+    whole = memoryview(content)
+    place = _place_of_digest(whole)
+    return None if place is None else whole[place] == _digest(whole, place)
+
+
+def _place_of_digest(content: memoryview | bytearray) -> slice | None:
+    """Where in a Parquet file the digest lies; None if its footer has none."""
+    end = len(content) - _FOOTER_END
+    footer = end - int.from_bytes(content[max(0, end) : max(0, end) + 4], "little")
+    found = _SEAL.search(content, footer, end) if 0 < footer < end else None
+    return None if found is None else slice(*found.span(1))
+
+
+def _digest(content: memoryview | bytearray, place: slice) -> bytes:
+    whole = memoryview(content)
+    digest = hashlib.blake2b(whole[: place.start], digest_size=16)
+    digest.update(_BLANK)
+    digest.update(whole[place.stop :])
+    return digest.hexdigest().encode()
 
 
 def put(storage: Storage, path: str, data: pa.Buffer) -> None:
@@ -116,10 +162,16 @@ def remove(storage: Storage, path: str) -> None:
         ) from error
 
 
-def open_fragment(storage: Storage, file: StoredFile) -> ds.ParquetFileFragment:
+def open_fragment(
+    storage: Storage, file: StoredFile, content: pa.Buffer | None = None
+) -> ds.ParquetFileFragment:
     """A file with its footer read and checked; its rows are not read yet.
 
     The sweep and trial that its name tells are known to the scan, so that filters on them skip it.
+
+    Parameters
+    ----------
+    content: the whole of the file, where it has been read already.
 
     Raises UnreadableFile, or FileNotFoundError if it has gone since it was listed.
     """
@@ -127,7 +179,8 @@ def open_fragment(storage: Storage, file: StoredFile) -> ds.ParquetFileFragment:
     if file.table != "sweeps":
         known &= ds.field("trial_id") == file.name
     try:
-        fragment = FORMAT.make_fragment(file.path, storage.filesystem, partition_expression=known)
+        source = (file.path, storage.filesystem) if content is None else (content, None)
+        fragment = FORMAT.make_fragment(*source, partition_expression=known)
         fragment.ensure_complete_metadata()
         stamp, schema = fragment.metadata.metadata or {}, fragment.physical_schema
     except FileNotFoundError:
@@ -151,6 +204,16 @@ def status_of(fragment: ds.ParquetFileFragment) -> str:
     """The status of a `trials` file's one row, from its footer."""
     stamp: dict[bytes, bytes] = fragment.metadata.metadata or {}
     return stamp.get(_STATUS_KEY, b"").decode(errors="replace")
+
+
+def check_stamp(fragment: ds.ParquetFileFragment, file: StoredFile) -> None:
+    """Raises UnreadableFile for a stamp that no version has written into an unsealed file."""
+    stamp: dict[bytes, bytes] = fragment.metadata.metadata or {}
+    known = {_VERSION_KEY, _TABLE_KEY, _SCHEMA_KEY} | (
+        {_STATUS_KEY} if file.table == "trials" else set()
+    )
+    if stamp.keys() != known:
+        raise UnreadableFile(f"{file.shown}: the stamp in its footer is damaged")
 
 
 def check_pages(fragment: ds.ParquetFileFragment, file: StoredFile) -> None:

@@ -3,12 +3,14 @@
 ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
 ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
+ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
 ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
 ROOT/tracking                               offline tracking runs, on a local storage
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
@@ -30,6 +32,7 @@ _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
 _CHECKPOINTS = "checkpoints"
+_QUARANTINE = "quarantine"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
 
@@ -215,6 +218,24 @@ class Storage:
         if info.type != pafs.FileType.File:
             return None
         return StoredFile(table, sweep, trial_id, path, info.size, info.mtime_ns or 0)
+
+    def trial_files(self, sweep: str, trial_id: str) -> dict[Table, StoredFile]:
+        """The files that a trial has at this moment; empty for a name that no trial may have."""
+        if not (valid_name(sweep) and valid_name(trial_id)):
+            return {}
+        paths = [self.trial_file(table, sweep, trial_id) for table in TRIAL_TABLES]
+        return {
+            table: StoredFile(table, sweep, trial_id, info.path, info.size, info.mtime_ns or 0)
+            for table, info in zip(TRIAL_TABLES, self._look(paths), strict=True)
+            if info.type == pafs.FileType.File
+        }
+
+    def quarantine_folder(self, label: str) -> str:
+        """A folder for damaged files that is not there yet, named after `label`."""
+        folders = pafs.FileSelector(f"{self.root}/{_QUARANTINE}", allow_not_found=True)
+        taken = {info.base_name for info in self._look(folders)}
+        names = (f"{label}-{n}" if n else label for n in itertools.count())
+        return f"{self.root}/{_QUARANTINE}/{next(name for name in names if name not in taken)}"
 
     def sweeps_with_trials(self) -> list[str]:
         """The names of all sweeps that have a trial's file."""
