@@ -28,6 +28,14 @@ def test_a_query_answers_in_every_format(command, stored, tmp_path):
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == records
 
 
+def test_a_query_takes_parameters(command, stored):
+    query = "select count(*) n from masks where sweep = $name and sparsity >= $least"
+    arguments = ["query", query, "--storage", stored, "--format", "json", "--param", "least=0.0"]
+    for name, n in [("single", 8), ("a=b", 0)]:
+        ended = command(*arguments, "--param", f"name={name}")
+        assert json.loads(ended.out) == [{"n": n}]
+
+
 def test_the_storage_is_named_by_the_environment_too(command, stored, monkeypatch):
     monkeypatch.setenv("TICKETSWEEP_STORAGE", str(stored))
     assert command("query", "select 1").code == 0
@@ -44,6 +52,9 @@ def test_the_storage_is_named_by_the_environment_too(command, stored, monkeypatc
         (["query", "select 1", "--out", "a.txt"], "needs --format"),
         (["query", "select 1", "--out", "a.csv", "--format", "table"], "needs --format"),
         (["query", "select 1", "--out", "no/where.csv"], "cannot be written"),
+        (["query", "select $x"], "$x has no value"),
+        (["query", "select $x", "--param", "x"], "--param must be NAME=VALUE"),
+        (["query", "select $x", "--param", "x=1", "--param", "x=2"], "given twice"),
         (["stability", "sinlge"], "did you mean 'single'"),
         (["stability", "single", "--by", "nothing"], "--by must be"),
         (["stability", "single", "--layer", "nothing"], "fc1.weight"),

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from ticketsweep.store.database import Database
@@ -64,3 +68,95 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.fixture
 def database(storage: Storage) -> Database:
     return Database(storage)
+
+
+class Read(NamedTuple):
+    path: str
+    start: int
+    stop: int
+
+
+class _Stream(io.RawIOBase):
+    def __init__(self, inner: pa.NativeFile, path: str, reads: list[Read]) -> None:
+        self._inner, self._path, self._reads = inner, path, reads
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._inner.tell()
+        content: bytes = self._inner.read(None if size < 0 else size)
+        self._reads.append(Read(self._path, start, start + len(content)))
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+    def size(self) -> int:
+        return self._inner.size()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+class Counting(pafs.FileSystemHandler):
+    """A file system that notes what is read of each file, and passes everything on to `inner`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner: pafs.FileSystem = pafs.LocalFileSystem()
+        self.reads: list[Read] = []
+
+    def get_type_name(self) -> str:
+        return "counting"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths):
+        return self.inner.get_file_info(paths)
+
+    def get_file_info_selector(self, selector):
+        return self.inner.get_file_info(selector)
+
+    def open_input_file(self, path):
+        stream = _Stream(self.inner.open_input_file(path), path, self.reads)
+        return pa.PythonFile(stream, mode="r")
+
+    def open_input_stream(self, path):
+        return self.open_input_file(path)
+
+    def create_dir(self, path, recursive):
+        self.inner.create_dir(path, recursive=recursive)
+
+    def delete_dir(self, path):
+        self.inner.delete_dir(path)
+
+    def delete_dir_contents(self, path, missing_dir_ok=False):
+        self.inner.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+
+    def delete_root_dir_contents(self):
+        raise NotImplementedError
+
+    def delete_file(self, path):
+        self.inner.delete_file(path)
+
+    def move(self, src, dest):
+        self.inner.move(src, dest)
+
+    def copy_file(self, src, dest):
+        self.inner.copy_file(src, dest)
+
+    def open_output_stream(self, path, metadata):
+        return self.inner.open_output_stream(path, metadata=metadata)
+
+    def open_append_stream(self, path, metadata):
+        return self.inner.open_append_stream(path, metadata=metadata)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()

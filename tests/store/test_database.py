@@ -36,7 +36,7 @@ def test_a_table_is_read_by_sweep_trial_and_layer(storage, database, make_trial)
     for seed, (sweep, trial) in enumerate([("a", "t0"), ("a", "t1"), ("b", "t1")]):
         write_trial(storage, sweep, make_trial(trial, seed=seed))
     assert database.trials("a")["trial_id"].to_pylist() == ["t0", "t1"]
-    assert len(database.replicates(trial_id="t1")) == 4
+    assert len(database.replicates(trial="t1")) == 4
     one = database.masks("b", "t1", "fc2")
     assert set(one["layer"].to_pylist()) == {"fc2"}
     assert set(one["sweep"].to_pylist()) == {"b"}

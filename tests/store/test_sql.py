@@ -40,20 +40,27 @@ def stored(tmp_path_factory, make_trial) -> Database:
 def test_macros_agree_with_numpy(pairs):
     columns = ([pack_mask(mask) for mask in side] for side in zip(*pairs, strict=True))
     table = pa.table(dict(zip("ab", columns, strict=True)))
-    macros = ["mask_jaccard(a, b)", "mask_hamming(a, b)", "mask_and(a, b)", "mask_kept(a)"]
-    answer = run_query(f"select {', '.join(macros)} from masks", {"masks": table})
+    macros = [
+        "mask_jaccard(a, b)", "mask_hamming(a, b)", "mask_and(a, b)", "mask_kept(a)",
+        "mask_or(a, b)", "mask_bits(a)", "mask_overlap_chance(a, b, 40)",
+    ]  # fmt: skip
+    answer = run_query(f"select {', '.join(macros)} from masks", {"masks": table}, {})
     for (a, b), row in zip(pairs, answer.to_pylist(), strict=True):
-        jaccard, hamming, both, kept = row.values()
+        jaccard, hamming, both, kept, either, bits, chance = row.values()
         union = np.count_nonzero(a | b)
         assert jaccard == (np.count_nonzero(a & b) / union if union else None)
         assert hamming == np.count_nonzero(a != b)
         np.testing.assert_array_equal(unpack_mask(both, a.shape), a & b)
         assert kept == np.count_nonzero(a)
+        np.testing.assert_array_equal(unpack_mask(either, a.shape), a | b)
+        assert bits[: a.size] == a.astype(int).tolist()
+        assert bits[a.size :] == [0] * (-a.size % 8)
+        assert chance == np.count_nonzero(a) * np.count_nonzero(b) / 40
 
 
 @pytest.mark.parametrize("macro", ["mask_kept('')", "mask_hamming('', '')"])
 def test_macros_take_literals(macro):
-    assert run_query(f"select {macro} c", {})["c"].to_pylist() == [0]
+    assert run_query(f"select {macro} c", {}, {})["c"].to_pylist() == [0]
 
 
 def test_macros_work_on_stored_masks(stored, make_trial):
@@ -67,6 +74,37 @@ def test_macros_work_on_stored_masks(stored, make_trial):
         both = np.count_nonzero(a.to_array() & b.to_array())
         either = np.count_nonzero(a.to_array() | b.to_array())
         assert (row["layer"], row["k"], row["j"]) == (a.layer, both, both / either)
+
+
+def test_the_chance_of_an_overlap_is_that_of_masks_at_random(stored):
+    masks = {"a": pack_mask(np.arange(1000) < 100), "b": pack_mask(np.arange(1000) % 5 == 0)}
+    query = "select mask_overlap_chance($a, $b, 1000) c, mask_overlap_chance($a, $b, 0) none"
+    assert stored.sql(query, masks).to_pylist() == [{"c": 20.0, "none": None}]
+
+
+def test_a_parameter_is_a_value_and_never_sql(stored):
+    query = "select count(*) n from masks where layer = $layer and replicate >= $least"
+    for layer, least, n in [("fc1", 0, 4), ("fc1", "1", 2), ("fc1' or 'a' = 'a", 0, 0)]:
+        answer = stored.sql(query, {"layer": layer, "least": least})
+        assert answer["n"].to_pylist() == [n]
+    assert stored.sql("select $x x", {"x": "1; drop table masks"})["x"].to_pylist() == [
+        "1; drop table masks"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters", "message"),
+    [
+        ("select $x", {}, r"parameter \$x has no value"),
+        ("select ?", {}, r"parameter \$1 has no value"),
+        ("select $name", {"name": 1, "nam": 2}, r"no parameter \$nam \(did you mean 'name'"),
+        ("select 1", {"x": 1}, r"no parameter \$x \(it has no parameter\)"),
+        ("from masks where sparsity > $x", {"x": "many"}, "many"),
+    ],
+)
+def test_parameters_and_values_must_match(stored, query, parameters, message):
+    with pytest.raises(QueryError, match=message):
+        stored.sql(query, parameters)
 
 
 def test_masks_of_different_sizes_cannot_be_compared(stored):
@@ -250,7 +288,7 @@ def test_filters_on_nan_null_and_time_mean_what_they_mean_in_sql(storage):
     for condition in ("> 0.05", "< 0.05", "= 0", "is null", "<> 0.1", "= 'nan'", "between 0 and 1"):
         query = f"select trial_id from trials where stability {condition} order by 1"
         # the same rows as a plain table, where nothing can be pushed down to a file
-        assert database.sql(query) == run_query(query, {"trials": rows}), condition
+        assert database.sql(query) == run_query(query, {"trials": rows}, {}), condition
 
 
 @pytest.mark.parametrize("where", ["sweep = 'b'", "trial_id = 't1'", "sweep > 'a'"])

@@ -122,6 +122,7 @@ app.command(
         'query "select layer, avg(kept * 1.0 / size) from masks group by layer"',
         'query "select * from trials" --format json',
         'query "select * from masks" --out masks.parquet',
+        "query 'select * from trials where sweep = $name' --param name=quickstart",
     ),
 )(query)
 app.command(

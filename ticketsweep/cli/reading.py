@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -80,9 +81,18 @@ def query(
         typer.Argument(
             metavar="SQL",
             help="One SELECT over sweeps, trials, replicates, masks and curves; besides DuckDB's "
-            "functions there are mask_kept, mask_and, mask_hamming and mask_jaccard.",
+            "functions there are mask_kept, mask_and, mask_or, mask_hamming, mask_jaccard, "
+            "mask_overlap_chance and mask_bits.",
         ),
     ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            metavar="NAME=VALUE",
+            help="What $NAME stands for in the query; may be repeated.",
+        ),
+    ] = None,
     output: Annotated[
         QueryFormat | None,
         typer.Option("--format", help="Format of the answer.  [default: as --out ends, or table]"),
@@ -94,13 +104,14 @@ def query(
 ) -> None:
     """Ask the mask database in SQL."""
     wanted = query_format(output, out)
+    bound = query_parameters(parameters or [])
     from ticketsweep.display.records import as_table, as_text, with_distinct_names, write_answer
     from ticketsweep.display.terminal import emit_all, show, stdout_console
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
 
     database = open_database(storage or default_storage())
-    answer = with_distinct_names(database.sql(sql))
+    answer = with_distinct_names(database.sql(sql, bound))
     notes(database.warnings)
     if out is not None:
         write_answer(answer, out, wanted.value)
@@ -110,6 +121,19 @@ def query(
         show(console, as_table(console, answer))
     else:
         emit_all(as_text(answer, wanted.value))
+
+
+def query_parameters(assignments: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` as name -> value; SQL makes a number of a text that is compared with one."""
+    bound: dict[str, str] = {}
+    for each in assignments:
+        name, equals, value = each.partition("=")
+        if not (name.isidentifier() and equals):
+            raise UserError(f"--param must be NAME=VALUE, got {each!r} (for $NAME in the query)")
+        if name in bound:
+            raise UserError(f"--param {name} is given twice")
+        bound[name] = value
+    return bound
 
 
 def query_format(asked: QueryFormat | None, out: Path | None) -> QueryFormat:

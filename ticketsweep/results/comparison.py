@@ -63,7 +63,7 @@ def stability_by(
     def compared() -> Iterator[tuple[Group, list[LayerBits], Seeds]]:
         for row, group in zip(trials, groups, strict=True):
             trial_id = str(row["trial_id"])
-            masks = database.masks(sweep=sweep, trial_id=trial_id, layer=layer)
+            masks = database.masks(sweep=sweep, trial=trial_id, layer=layer)
             of = _seeds_of(masks, seeds.get(trial_id, {}))
             if of is not None:
                 yield group, _layers(masks), of

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
-from ticketsweep.errors import QueryError
+from ticketsweep.errors import QueryError, StorageError, did_you_mean
 from ticketsweep.store.files import (
     DAMAGE,
     FORMAT,
@@ -21,7 +23,7 @@ from ticketsweep.store.files import (
     status_of,
 )
 from ticketsweep.store.paths import Storage, StoredFile, one_line
-from ticketsweep.store.schema import SCHEMAS, Table
+from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
 from ticketsweep.store.sql import ScanError, check_query, mentioned_tables, run_query
 
 _ATTEMPTS = 20  # a reader gives up on a storage that changes under every one of them
@@ -70,20 +72,76 @@ class Database:
         ).to_pylist()
         return rows[0] if rows else None
 
-    def replicates(self, sweep: str | None = None, trial_id: str | None = None) -> pa.Table:
+    def replicates(self, sweep: str | None = None, trial: str | None = None) -> pa.Table:
         """One row per replicate, with the columns of `REPLICATES`."""
-        return self._read("replicates", sweep=sweep, trial_id=trial_id)
+        return self._read("replicates", sweep=sweep, trial_id=trial)
 
     def masks(
-        self, sweep: str | None = None, trial_id: str | None = None, layer: str | None = None
+        self,
+        sweep: str | None = None,
+        trial: str | None = None,
+        layer: str | None = None,
+        where: ds.Expression | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """One row per replicate and layer, with the columns of `MASKS`."""
-        where = None if layer is None else ds.field("layer") == layer
-        return self._read("masks", sweep=sweep, trial_id=trial_id, where=where)
+        """One row per replicate and layer, with the columns of `MASKS`.
 
-    def curves(self, sweep: str | None = None, trial_id: str | None = None) -> pa.Table:
+        Parameters
+        ----------
+        sweep, trial, layer: name, id and parameter's name of those wanted; None: all.
+        where: of any columns, for example `pyarrow.compute.field("sparsity") > 0.95`.
+        columns: those wanted, None: all. Without `bits` no mask is read from the storage.
+
+        Raises QueryError for a column that there is not, in `where` or `columns`.
+        """
+        chosen = _checked(columns, where, layer)
+        return self._read("masks", sweep=sweep, trial_id=trial, where=chosen, columns=columns)
+
+    def mask_batches(
+        self,
+        sweep: str | None = None,
+        trial: str | None = None,
+        layer: str | None = None,
+        where: ds.Expression | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of `masks`, of one file of the storage after the other.
+
+        No more than one file's rows are in memory at once, however many there are. A trial that is
+        written anew meanwhile is seen as it was or as it is, never as a mixture.
+        """
+        chosen = _checked(columns, where, layer)
+        for file in self._committed("masks", sweep=sweep, trial_id=trial):
+            of = {"sweep": file.sweep, "trial_id": file.name}
+            yield from self._read("masks", where=chosen, columns=columns, **of).to_batches()
+
+    def ticket(self, trial_id: str, replicate: int = 0) -> dict[str, NDArray[np.bool_]]:
+        """The masks of one replicate of a trial: layer name -> bool array in the layer's shape.
+
+        The layers come in the model's order, hardened at the last step stored, from the first sweep
+        (by name) that has the trial.
+
+        Raises StorageError if there are no such masks, UnreadableFile if a digest is wrong.
+        """
+        others: set[int] = set()
+        for sweep in self.storage.sweeps_with_trials():
+            stored = self.masks(sweep, trial_id, columns=["replicate", "step"]).to_pylist()
+            others |= {row["replicate"] for row in stored}
+            steps = [row["step"] for row in stored if row["replicate"] == replicate]
+            if steps:
+                chosen = (ds.field("replicate") == replicate) & (ds.field("step") == max(steps))
+                rows = self.masks(sweep, trial_id, where=chosen).to_pylist()
+                rows.sort(key=lambda row: int(row["layer_index"]))
+                return {row["layer"]: _mask_of(row) for row in rows}
+        known = f"it has masks of replicates {sorted(others)}" if others else "no sweep has masks"
+        raise StorageError(
+            f"storage {self.storage.uri} has no ticket of replicate {replicate} of trial {trial_id}"
+            f" ({known}{' of it' if not others else ''})"
+        )
+
+    def curves(self, sweep: str | None = None, trial: str | None = None) -> pa.Table:
         """One row per replicate and logged step, with the columns of `CURVES`."""
-        return self._read("curves", sweep=sweep, trial_id=trial_id)
+        return self._read("curves", sweep=sweep, trial_id=trial)
 
     def find_complete(self, trial_id: str) -> str | None:
         """The first sweep (by name) that has this trial complete and whole, or None."""
@@ -92,16 +150,21 @@ class Database:
                 return sweep
         return None
 
-    def sql(self, query: str) -> pa.Table:
+    def sql(self, query: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         """The answer to one SELECT or EXPLAIN over the views and macros of the database.
+
+        Parameters
+        ----------
+        parameters: values of the query's `$name`s, which are never taken for SQL.
 
         Raises QueryError, in one line, for anything else and for SQL that is not valid.
         """
-        check_query(query)
+        bound = parameters or {}
+        check_query(query, bound)
         tables = mentioned_tables(query)
         return self._answer(
             lambda: {table: self._committed(table) for table in tables},
-            lambda datasets: run_query(query, datasets),
+            lambda datasets: run_query(query, datasets, bound),
         )
 
     def _read(
@@ -111,10 +174,12 @@ class Database:
         sweep: str | None = None,
         trial_id: str | None = None,
         where: ds.Expression | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pa.Table:
+        wanted = None if columns is None else list(columns)
         return self._answer(
             lambda: {table: self._committed(table, sweep=sweep, trial_id=trial_id)},
-            lambda datasets: datasets[table].to_table(filter=where),
+            lambda datasets: datasets[table].to_table(columns=wanted, filter=where),
         )
 
     def _answer(
@@ -201,3 +266,30 @@ class Database:
             except UnreadableFile as error:
                 self._skipped[file.path] = (file, str(error))
         return len(self._skipped) > before
+
+
+def _checked(
+    columns: Sequence[str] | None, where: ds.Expression | None, layer: str | None
+) -> ds.Expression | None:
+    """The condition on masks that `where` and `layer` make, if all columns are there."""
+    for name in columns or ():
+        if name not in MASKS.names:
+            raise QueryError(f"masks have no column {name!r} ({did_you_mean(name, MASKS.names)})")
+    if where is not None:
+        try:
+            ds.dataset(MASKS.empty_table()).to_table(filter=where)
+        except (pa.ArrowException, TypeError) as error:
+            raise QueryError(f"where is not a condition on masks: {one_line(error)}") from error
+    if layer is None:
+        return where
+    own = ds.field("layer") == layer
+    return own if where is None else own & where
+
+
+def _mask_of(row: Mapping[str, Any]) -> NDArray[np.bool_]:
+    if mask_digest(row["bits"], row["shape"]) != row["digest"]:
+        raise UnreadableFile(
+            f"sweep {row['sweep']}, trial {row['trial_id']}: the mask of layer {row['layer']} is "
+            f"damaged (`ticketsweep masks verify --quarantine` moves such trials aside)"
+        )
+    return unpack_mask(row["bits"], row["shape"])

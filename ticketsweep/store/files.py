@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -24,6 +26,8 @@ _SCHEMA_KEY = b"ARROW:schema"  # pyarrow's own
 _BLANK = b"0" * 32  # stands where the digest will be while it is computed
 # Between a key and its value a footer (Thrift, compact protocol) has a type and a length.
 _SEAL = re.compile(re.escape(_DIGEST_KEY) + rb"..([0-9a-f]{32})", re.DOTALL)
+_ENOUGH_BITS = 1 << 18  # bytes of a row group of masks, to which no other layer's are added
+_MOST_BITS = 1 << 24  # bytes of a row group: what a reader holds at once
 _FOOTER_END = 8  # bytes: the footer's length, and a magic word
 
 FORMAT = ds.ParquetFileFormat(
@@ -58,25 +62,43 @@ def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buf
     }
     if status is not None:
         stamp[_STATUS_KEY] = status.encode()
+    stamped = rows.replace_schema_metadata(stamp)
     sink = pa.BufferOutputStream()
     # Bits neither repeat nor sort: a dictionary or statistics of them would only take space.
     columns = [name for name in rows.column_names if name != "bits"]
-    pq.write_table(
-        rows.replace_schema_metadata(stamp),
+    with pq.ParquetWriter(
         sink,
+        stamped.schema,
         compression="zstd",
         compression_level=3,
         use_dictionary=columns,
         write_statistics=columns,
         write_page_checksum=True,
         store_schema=True,
-    )
+    ) as writer:
+        for group in _row_groups(stamped):
+            writer.write_table(group, row_group_size=max(1, len(group)))
     content = bytearray(sink.getvalue())
     place = _place_of_digest(content)
     if place is None:
         raise StorageError("this version of pyarrow writes footers in which no digest has a place")
     content[place] = _digest(content, place)
     return pa.py_buffer(content)
+
+
+def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows in runs that a reader can leave out: masks of large layers apart from the others."""
+    if "bits" not in rows.column_names or not len(rows):
+        yield rows
+        return
+    layers, sizes = rows["layer"].to_pylist(), pc.binary_length(rows["bits"]).to_pylist()
+    start, held = 0, 0
+    for at, size in enumerate(sizes):
+        if held + size > _MOST_BITS or (held > _ENOUGH_BITS and layers[at] != layers[at - 1]):
+            yield rows.slice(start, at - start)
+            start, held = at, 0
+        held += size
+    yield rows.slice(start)
 
 
 def is_sealed(content: pa.Buffer) -> bool | None:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ticketsweep.errors import QueryError
+from ticketsweep.errors import QueryError, did_you_mean
 from ticketsweep.store.schema import SCHEMAS, Table
 
 # DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one (of a
@@ -20,15 +20,27 @@ _BOTH_EMPTY = f"a::BLOB = {_NONE} AND b::BLOB = {_NONE}"
 MACROS: Mapping[str, str] = {
     "mask_kept": f"(a) AS CASE WHEN a::BLOB = {_NONE} THEN 0 ELSE bit_count({_A}) END",
     "mask_and": f"(a, b) AS CASE WHEN {_BOTH_EMPTY} THEN {_NONE} ELSE ({_A} & {_B})::BLOB END",
+    "mask_or": f"(a, b) AS CASE WHEN {_BOTH_EMPTY} THEN {_NONE} ELSE ({_A} | {_B})::BLOB END",
     "mask_hamming": f"(a, b) AS CASE WHEN {_BOTH_EMPTY} THEN 0 ELSE bit_count(xor({_A}, {_B})) END",
     "mask_jaccard": f"(a, b) AS bit_count({_A} & {_B})::DOUBLE / nullif(bit_count({_A} | {_B}), 0)",
+    "mask_overlap_chance": "(a, b, n) AS mask_kept(a)::DOUBLE * mask_kept(b) / nullif(n, 0)",
+    # DuckDB writes the bits of each byte with the highest first.
+    "mask_bits": f"(a) AS CASE WHEN a::BLOB = {_NONE} THEN []::UTINYINT[] ELSE list_select("
+    f"string_split({_A}::VARCHAR, ''), list_transform(range(8 * octet_length(a::BLOB)), "
+    f"lambda i: (i // 8) * 8 + 8 - i % 8))::UTINYINT[] END",
 }
 """Over the `bits` of two masks of one shape.
 
 mask_kept(a)        number of open gates
 mask_and(a, b)      the gates open in both, as bits
+mask_or(a, b)       the gates open in either, as bits
 mask_hamming(a, b)  number of gates that differ (divide by `size` for the Hamming share)
 mask_jaccard(a, b)  open in both / open in either; NULL where both masks are empty
+mask_overlap_chance(a, b, n)
+                    how many of `n` gates (the column `size`) two masks that keep as many as these,
+                    but at random, have in common on average: kept(a) * kept(b) / n
+mask_bits(a)        a list of UTINYINT, 1 for an open gate and 0 for a shut one, in C order; the
+                    last byte's padding is part of it: `mask_bits(bits)[:size]` is without
 
 Masks of different numbers of bytes are an error, as in DuckDB's own BIT functions.
 """
@@ -57,8 +69,11 @@ class ScanError(QueryError):
     """The query failed while it ran: its own fault, or that of a file it read."""
 
 
-def check_query(query: str) -> None:
-    """Raises QueryError unless the query is one SELECT or EXPLAIN, as DuckDB's parser sees it."""
+def check_query(query: str, parameters: Mapping[str, object]) -> None:
+    """Raises QueryError unless the query is one SELECT or EXPLAIN, as DuckDB's parser sees it.
+
+    Each `$name` in it must have a value in `parameters`, which must have no others.
+    """
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
@@ -72,17 +87,27 @@ def check_query(query: str) -> None:
             f"a query must be a SELECT or EXPLAIN, got {statements[0].type.name} "
             f"(the database is read only)"
         )
+    named = statements[0].named_parameters
+    if missing := sorted(named - parameters.keys()):
+        raise QueryError(f"the query's parameter ${missing[0]} has no value")
+    if unknown := sorted(parameters.keys() - named):
+        hint = did_you_mean(unknown[0], named) if named else "it has no parameter"
+        raise QueryError(f"the query has no parameter ${unknown[0]} ({hint})")
 
 
-def run_query(query: str, tables: Mapping[Table, ds.Dataset | pa.Table]) -> pa.Table:
-    """The result of one SELECT or EXPLAIN over the given tables.
+def run_query(
+    query: str,
+    tables: Mapping[Table, ds.Dataset | pa.Table],
+    parameters: Mapping[str, object],
+) -> pa.Table:
+    """The result of one SELECT or EXPLAIN over the given tables, `parameters` bound to its `$name`.
 
     Every query gets a connection of its own, in a read-only transaction, which reaches no file, no
     network, no extension, no Python variable and no setting.
 
     Raises ScanError if it fails while running, QueryError if it is not a valid query.
     """
-    check_query(query)
+    check_query(query, parameters)
     with duckdb.connect(":memory:", config=dict(_LOCKED)) as connection:
         for table, rows in tables.items():
             connection.register(table, rows)
@@ -92,17 +117,20 @@ def run_query(query: str, tables: Mapping[Table, ds.Dataset | pa.Table]) -> pa.T
         connection.execute("SET lock_configuration = true")
         connection.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            return _interruptible(connection, query)
+            return _interruptible(connection, query, parameters)
         except _OF_THE_QUERY as error:
             raise QueryError(_explained(error, query)) from error
         except duckdb.Error as error:
             raise ScanError(_explained(error, query)) from error
 
 
-def _interruptible(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+def _interruptible(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, object]
+) -> pa.Table:
     # DuckDB does not look at signals while it computes an Arrow table; this thread does.
     with ThreadPoolExecutor(1) as other:
-        answer = other.submit(lambda: connection.sql(query).to_arrow_table())
+        bound = dict(parameters) or None
+        answer = other.submit(lambda: connection.sql(query, params=bound).to_arrow_table())
         try:
             return answer.result()
         except KeyboardInterrupt:
