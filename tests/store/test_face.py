@@ -172,8 +172,6 @@ def _read_of(reads: Sequence[Any], pages: list[Page], sizes: dict[str, int]) -> 
     return total
 
 
-# In SQL `sparsity > x` reaches columns and not row groups: NaN is above every number there, so
-# DuckDB keeps the comparison of floats to itself; `<`, and any on whole numbers, it hands on.
 NO_BITS: dict[str, Callable[[Database], pa.Table]] = {
     "columns": lambda database: database.masks(columns=["layer", "sparsity"]),
     "where": lambda d: d.masks(where=pc.field("sparsity") > 0.8, columns=["layer"]),
@@ -181,6 +179,7 @@ NO_BITS: dict[str, Callable[[Database], pa.Table]] = {
     "sql": lambda d: d.sql("select layer, avg(kept) from masks where sparsity > 0.8 group by 1"),
     "nothing matches": lambda database: database.masks(where=pc.field("sparsity") > 0.99),
     "nothing matches in sql": lambda d: d.sql("select * from masks where sparsity < 0.01"),
+    "nothing is above": lambda d: d.sql("select * from masks where sparsity > 0.99"),
     "no such layer": lambda d: d.masks(layer="fc9.weight"),
     "no such sweep": lambda d: d.sql("select * from masks where sweep = 'c'"),
     "other tables": lambda d: d.sql("select * from trials join replicates using (trial_id)"),
@@ -211,6 +210,10 @@ MATCHING: dict[str, tuple[Callable[[Database], pa.Table], Callable[[dict[str, ob
     "sql of a trial": (
         lambda d: d.sql("select bits from masks where trial_id = 't1' and sparsity < 0.8"),
         lambda row: row["trial_id"] == "t1",
+    ),
+    "sql of sparse masks": (
+        lambda d: d.sql("select bits from masks where sparsity > $s and sweep = 'a'", {"s": "0.8"}),
+        lambda row: row["sparsity"] > 0.8 and row["sweep"] == "a",
     ),
     "batches": (
         lambda d: list(d.mask_batches("b", layer="fc2.weight")),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ticketsweep.errors import QueryError, did_you_mean
+from ticketsweep.store.pruning import without_ruled_out
 from ticketsweep.store.schema import SCHEMAS, Table
 
 # DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one (of a
@@ -115,6 +116,12 @@ def run_query(
             connection.execute(f"CREATE MACRO {name}{body}")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET lock_configuration = true")
+        masks = tables.get("masks")
+        if isinstance(masks, ds.FileSystemDataset) and len(tables) == 1:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            less = without_ruled_out(connection, query, parameters, masks)
+            connection.execute("ROLLBACK")
+            connection.register("masks", less)
         connection.execute("BEGIN TRANSACTION READ ONLY")
         try:
             return _interruptible(connection, query, parameters)
