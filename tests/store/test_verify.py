@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import struct
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from ticketsweep.store import files as store_files
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import encode, put
 from ticketsweep.store.paths import Storage, temporary_path
-from ticketsweep.store.schema import SCHEMAS, TrialRows, arrow_table
+from ticketsweep.store.schema import MASKS, SCHEMAS, TrialRows, arrow_table
 from ticketsweep.store.verify import Verification, quarantine, verify
 from ticketsweep.store.writer import write_sweep, write_trial
 
@@ -200,20 +201,42 @@ def test_what_no_commit_stands_for_is_a_leftover_and_no_damage(filled, make_tria
     }
 
 
-def test_files_of_a_version_without_digests_are_counted_and_still_checked(filled):
-    path = filled.local / "masks/sweep=a/t1.parquet"
+def _unseal(path: Path) -> bytes:
+    """Write the file anew as a version without digests did; what is then its content."""
     table = pq.read_table(path, partitioning=None)
     metadata = dict(table.schema.metadata)
     del metadata[b"ticketsweep.digest"]
     pq.write_table(table.replace_schema_metadata(metadata), path, write_page_checksum=True)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_files_of_a_version_without_digests_are_counted_and_still_checked(filled, table):
+    path = filled.local / table / "sweep=a/t1.parquet"
+    whole = _unseal(path)
     found = check(filled)
     assert (found.sound, found.unsealed) == (True, 1)
-    whole = path.read_bytes()
-    for at in range(4, len(whole) // 2, 61):
+    truth = getattr(Database(filled), table)()
+    for at in range(4, len(whole), 97):
         damaged = bytearray(whole)
         damaged[at] ^= 0xFF
         path.write_bytes(damaged)
-        assert set(reasons(check(filled))) <= {"masks/sweep=a/t1.parquet"}  # and no crash
+        named = set(reasons(check(filled)))
+        assert named <= {f"{table}/sweep=a/t1.parquet"}
+        if not named:  # no reader looks at it
+            assert getattr(Database(filled), table)().equals(truth)
+
+
+def test_a_wrong_statistic_of_a_file_without_digest_is_seen(filled):
+    path = filled.local / "masks/sweep=a/t1.parquet"
+    whole = _unseal(path)
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    statistic = pq.read_metadata(path).row_group(0).column(MASKS.names.index("sparsity")).statistics
+    for value in (statistic.min, statistic.max):
+        at = whole.rindex(struct.pack("<d", value), footer)  # after the deprecated one
+        path.write_bytes(whole[: at + 6] + bytes([whole[at + 6] ^ 8]) + whole[at + 7 :])
+        reason = reasons(check(filled))["masks/sweep=a/t1.parquet"]
+        assert "its footer says that sparsity lies between" in reason
 
 
 def test_a_name_that_nobody_gives_is_damage(filled):

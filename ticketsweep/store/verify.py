@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from ticketsweep.errors import StorageError
-from ticketsweep.store.contents import Rows, disagreements, read_rows
+from ticketsweep.store.contents import Rows, check_statistics, disagreements, read_rows
 from ticketsweep.store.files import (
     DAMAGE,
     UnreadableFile,
@@ -63,8 +63,8 @@ class Verification:
     losses: trials and sweeps with damaged, missing or contradictory files.
     leftovers: files that belong to no committed trial (a writer is at work on them, or has been
         killed); no reader sees them.
-    unsealed: files of a version that wrote no digest of the whole file. Their rows and pages were
-        checked; a wrong statistic in a footer would not be seen.
+    unsealed: files of a version that wrote no digest of the whole file. Their pages, rows and
+        statistics were checked; a flip in what no reader looks at would not be seen.
     """
 
     trials: int
@@ -228,11 +228,14 @@ def _read(storage: Storage, file: StoredFile, found: _Found) -> Rows:
     if sealed is False:  # nothing of it is decoded
         raise UnreadableFile("its bytes are not those that were written (its digest differs)")
     fragment = open_fragment(storage, file, content)
-    if sealed is None:
-        check_stamp(fragment, file)
-        found.unsealed += 1
+    found.unsealed += sealed is None
     try:
+        if sealed is None:
+            check_stamp(fragment, file)
+            check_statistics(content)
         return read_rows(file, fragment, content)
+    except UnreadableFile:
+        raise
     except DAMAGE as error:
         raise UnreadableFile(one_line(error)) from error
 
