@@ -70,10 +70,10 @@ def test_help_is_there_within_half_a_second(tmp_path):
 def test_every_command_explains_itself_in_80_columns(tmp_path):
     overview = ticketsweep("--help", folder=tmp_path, COLUMNS="80").stdout
     commands = re.findall(r"^  ([a-z]+) {2,}", overview.split("Commands:")[1], flags=re.M)
-    assert commands == ["run", "trial", "status", "list", "query", "stability"]
+    assert commands == ["run", "trial", "status", "list", "query", "stability", "masks"]
     assert "..." not in overview.split("Commands:")[1]
-    for command in commands:
-        text = ticketsweep(command, "--help", folder=tmp_path, COLUMNS="80").stdout
+    for command in [*commands[:-1], "masks verify"]:
+        text = ticketsweep(*command.split(), "--help", folder=tmp_path, COLUMNS="80").stdout
         assert "Examples:" in text
         options = text.split("Examples:")[0]
         assert max(map(len, options.splitlines())) <= 80
