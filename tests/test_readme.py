@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,23 @@ def test_every_search_space_that_is_shipped_is_sound_and_described(path: Path) -
     assert read_space(path).source == str(path)
     assert "model" in read_yaml(path)
     assert f"`{path.name}`" in (ROOT / "search_spaces/README.md").read_text(encoding="utf-8")
+
+
+def test_ones_own_network_runs_and_is_read_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, reading = code_blocks("README.md", "python")
+    (tmp_path / "mynet.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (line,) = [words for words in commands("README.md") if "model=mynet:net" in words]
+    few = ["--set", "train.steps=2", "--set", "width=0.5"]
+    result = CliRunner().invoke(app, [*line[1:], *few])
+    assert result.exit_code == 0, result.output
+    assert "complete" in result.output
+    # And what was stored is read as the page reads it, from a layer of this network.
+    scope: dict[str, object] = {}
+    exec(reading.replace("fc1.weight", "4.weight"), scope)
+    ticket = scope["ticket"]
+    assert isinstance(ticket, dict)
+    assert set(ticket) == {"0.weight", "4.weight"}

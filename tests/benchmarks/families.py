@@ -1,11 +1,11 @@
 """Every gate family on LeNet-300-100 and MNIST, tuned alike, then compared on fresh seeds.
 
-    uv run python -m tests.benchmarks.families --data-root DIR --storage DIR [--draws 6]
+    uv run python -m tests.benchmarks.families --data-root DIR --storage DIR
 
 For each family and density the same number of random settings is tried for the same number of
-steps on one init seed; the best on the validation split is run again with four fresh init seeds,
-retrained, and with controls. All is stored, so the same line goes on where it stopped. Prints the
-table in Markdown; the test split is looked at for it alone.
+steps on one init seed; the best on the validation split is run again, longer, with four fresh init
+seeds and controls, and at one density retrained. All is stored, so the same line goes on where it
+stopped. Prints the table in Markdown; the test split is looked at for it alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 DENSITIES = (0.2, 0.1, 0.05, 0.02)
+RETRAINED = 0.1  # the density whose tickets are retrained, beside the dense network
 FRESH = 1  # root of the seeds of the table; tuning has 0
 FAMILIES = ("gaussian", "hard_concrete", "sigmoid", "edge_popup", "magnitude", "random")
 ROUNDS = 5  # of magnitude pruning
@@ -158,9 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--storage", required=True)
-    parser.add_argument("--draws", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--retrain-steps", type=int, default=1500)
+    parser.add_argument("--draws", type=int, default=4, help="settings a family and density")
+    parser.add_argument("--steps", type=int, default=1000, help="of tuning")
+    parser.add_argument("--final-steps", type=int, default=2000)
+    parser.add_argument("--retrain-steps", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     where = {"data_root": given.data_root, "storage": given.storage}
@@ -175,12 +177,13 @@ def main() -> None:
         "seed": FRESH,
         "replicates": {"init": 4, "data": 1, "gate": 1},
         "controls": ["shuffled_mask", "reinitialized"],
-        "retrain": {"steps": given.retrain_steps},
     }
-    final = [
-        Task(task.family, task.density, {**task.settings, **fresh})
-        for task in tuned(results).values()
-    ]
+    final = []
+    for task in tuned(results).values():
+        longer = {"train": {**task.settings["train"], "steps": given.final_steps}}
+        if task.density == RETRAINED:
+            longer["retrain"] = {"steps": given.retrain_steps}
+        final.append(Task(task.family, task.density, {**task.settings, **fresh, **longer}))
     rows = in_parallel(final, where | {"sweep": "families"}, given.processes)
     print(table(rows, given.storage))
 
