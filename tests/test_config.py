@@ -61,7 +61,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     if key.startswith("retrain.") and key != "retrain.steps":
-        value["retrain"]["steps"] = TrialConfig().retrain.steps
+        value["retrain"]["steps"] = 7
     return value
 
 
@@ -101,6 +101,13 @@ def test_trial_ids_never_change():
 def test_the_id_differs_for_every_setting_that_decides_the_result(key: str, values: list[Any]):
     ids = {identity({}), *(identity(nested(key, value)) for value in values)}
     assert len(ids) == (1 if key in EXECUTION_FIELDS else 1 + len(values))
+
+
+def test_what_changes_no_result_changes_no_id():
+    off = {"steps": 0, "lr": 0.5}
+    assert identity({"retrain": off}) == identity({})
+    patterns = (["a*", "b*"], ["b*", "a*"], ["b*", "a*", "b*"])
+    assert len({identity({"gate": {"exclude": written}}) for written in patterns}) == 1
 
 
 @pytest.mark.parametrize(("gate", "name", "values"), GATE_LEAVES)
@@ -234,7 +241,7 @@ KNOWN_FAMILIES = "gaussian, hard_concrete, sigmoid, edge_popup, magnitude, rando
         ({"gate": {"inputs": 1}}, "gate.inputs must be true or false, got 1 (gates on the inputs"),
         ({"gate": {"family": "magnitude", "granularity": "neuron"}},
          "gate.granularity must be weight, got 'neuron'"),
-        ({"gate": {"target_density": 0}}, "gate.target_density must be > 0, got 0 (density that"),
+        ({"gate": {"target_density": 0}}, "gate.target_density must be > 0, got 0 (share of gates"),
         ({"image_size": 2.5}, "image_size must be a whole number, got 2.5 (pixels a side"),
         ({"train": {"clip_norm": "x"}}, "train.clip_norm must be a number, got 'x' (longest"),
         ({"retrain": {"lr": 0.1}}, "retrain.steps is required where retrain is set (of retraining"),

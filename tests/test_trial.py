@@ -415,6 +415,11 @@ def test_ones_own_model_is_another_trial_when_its_source_changes(
         Path(f"mynet{number}.py").write_text(source)
         ids.append(identify(small(model=f"mynet{number}:net"), digits))
     assert len(set(ids)) == 3  # the name is part of it
+    Path("parquet.py").write_text("# a module may have the name of a folder's scheme")
+    before = identify(small(model="parquet:net"), digits)
+    source_digest.cache_clear()
+    Path("parquet.py").write_text("# changed")
+    assert identify(small(model="parquet:net"), digits) != before
     source_digest.cache_clear()
     Path("mynet0.py").write_text("# changed")
     assert identify(small(model="mynet0:net"), digits) != ids[0]

@@ -170,9 +170,14 @@ class TrialConfig(Section):
         A field that was added later is left out while it has the value that reproduces the old
         behaviour (`sections.AddedLater`), so that it changes no id.
         """
-        return {
+        science = {
             key: value for key, value in without_later(self).items() if key not in EXECUTION_FIELDS
         }
+        if not self.retrain.steps:
+            science.pop("retrain", None)
+        for patterns in {"include", "exclude"} & science["gate"].keys():
+            science["gate"][patterns] = sorted(set(science["gate"][patterns]))
+        return science
 
 
 def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None = None) -> str:

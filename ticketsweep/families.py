@@ -28,7 +28,7 @@ class GateSection(Section):
         [], description="patterns of the parameters that are gated; none: every layer's weight"
     )
     exclude: Annotated[list[str], AddedLater(before=[])] = Field(
-        [], description="patterns of parameters that are not gated"
+        [], description="patterns of parameters that are not gated, nor counted in density"
     )
 
 
@@ -48,7 +48,7 @@ class PenalisedGate(GateSection):
     ] = 0.0
     target_density: Annotated[
         float | None,
-        Field(gt=0, le=1, description="density that the penalty is steered to, from l0_strength"),
+        Field(gt=0, le=1, description="share of gates kept that the penalty is steered to"),
         AddedLater(before=None),
     ] = None
 

@@ -28,6 +28,7 @@ from ticketsweep.distributions import (
     Broken,
     Choice,
     Distribution,
+    Integer,
     Label,
     Node,
     Suggest,
@@ -46,6 +47,7 @@ from ticketsweep.names import OBJECTIVES, TEST_FIGURES
 from ticketsweep.sections import Section, is_as_before
 from ticketsweep.settings import apply_settings, read_yaml, take_faults
 
+_LOADED = ("dataset", "data_root", "image_size")  # their data is loaded before the search begins
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -317,6 +319,11 @@ def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> li
             rule = "must share an init where stability is an objective"
             remedy = "let data or gate be 2 or more"
             faults.append(Fault("replicates", as_plain(counts), rule, remedy))
+    faults += [
+        Fault(key, as_plain(tree[key]), "must be one value or a choice", "use choice")
+        for key in _LOADED
+        if isinstance(tree.get(key), (Uniform, Integer))
+    ]
     if block.get("sampler") == "grid":
         rule = "must be a choice or an int where sweep.sampler is grid"
         faults += [

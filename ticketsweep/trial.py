@@ -25,7 +25,6 @@ from ticketsweep.analysis.stability import Stability
 from ticketsweep.config import TrialConfig, trial_id
 from ticketsweep.errors import TrialFailure, UserError
 from ticketsweep.families import GateSection
-from ticketsweep.names import is_own
 from ticketsweep.progress import Progress, StageProgress
 from ticketsweep.records import (
     curve_rows,
@@ -96,18 +95,19 @@ def load_data(config: TrialConfig) -> Dataset:
 
 def identify(config: TrialConfig, dataset: Dataset) -> str:
     """The trial's id. Raises ModelError where the source of one's own model is not found."""
-    digest = source_digest(config.model) if is_own(config.model) else None
+    digest = source_digest(config.model) if ":" in config.model else None
     return trial_id(config, data_digest=dataset.digest, model_digest=digest)
 
 
 def check_trial(config: TrialConfig, dataset: Dataset) -> None:
     """Refuse a trial that does not fit its model or data, before anything is trained.
 
+    Its device is left to the machine that will run it.
+
     Raises
     ------
     UserError: with the setting, the rule and the remedy.
     """
-    _device(config.device)
     check_plan(_plan(config, dataset), dataset)
 
 
@@ -163,7 +163,7 @@ def run_trial(
             replicates,
             log_points=CURVE_POINTS,
             device=device,
-            checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds),
+            checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds, device=device),
         )
         while True:
             try:

@@ -71,6 +71,10 @@ def test_another_versions_checkpoint_counts_as_none(monkeypatch: pytest.MonkeyPa
     assert Checkpoints(Memory(content)).state("second") is None
 
 
+def test_another_kind_of_devices_checkpoint_counts_as_none() -> None:
+    assert Checkpoints(Memory(saved()), device="cuda").state("second") is None
+
+
 def test_without_a_slot_nothing_is_ever_due() -> None:
     assert not Checkpoints(None, seconds=0).due()
     assert Checkpoints(Memory(), seconds=0).due()

@@ -108,6 +108,28 @@ def test_an_evaluation_uses_the_mean_of_the_batch_statistics(build: type, replic
     assert packed.has_batch_norm == (build is normalised)
 
 
+class Branching(nn.Module):
+    """Looks at its activations, which vmap cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(72, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)
+        return self.last(flat if flat.mean() > 0 else -flat)
+
+
+def test_a_module_that_vmap_cannot_run_is_run_replicate_by_replicate() -> None:
+    packed, weights, singles = pack(Branching, 3)
+    images = torch.randn(3, 8, *SHAPE)
+    own = packed(packed.split(weights), images)
+    same = packed.evaluate(packed.split(weights), (), images[0])
+    for row, single in enumerate(singles):
+        torch.testing.assert_close(own[row], single(images[row]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(same[row], single(images[0]), rtol=1e-4, atol=1e-5)
+
+
 def test_autocast_is_close_to_float32_and_gives_float32() -> None:
     packed, weights, _ = pack(normalised, 2)
     coarse = PackedModel(normalised(), packed.gated, packed.rest, precision="bf16")

@@ -459,6 +459,26 @@ def test_a_ticket_beats_its_controls(blobs: Dataset) -> None:
         assert (tickets.accuracies[name] < tickets.strong_accuracy - 0.2).all(), name
 
 
+def test_a_control_without_finite_outputs_has_no_accuracy(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that gives NaN predicts the first class, and would look like a beaten control."""
+    original = stages.initial_weights
+
+    def poisoned(*args: Any, **named: Any) -> Weights:
+        drawn = original(*args, **named)
+        if PLAN[0].init_seed not in named["seeds"]:  # the weights drawn afresh
+            drawn.gated[0] = float("nan")
+        return drawn
+
+    monkeypatch.setattr(stages, "initial_weights", poisoned)
+    _, tickets = find(blobs, controls=["reinitialized"])
+    assert tickets.diverged.tolist() == [0] * len(PLAN)
+    for split in ("", "_val"):
+        figures = tickets.accuracies[f"reinitialized{split}"]
+        assert np.isnan(figures).tolist() == [True, True, False, False]
+
+
 def test_precision_changes_the_rounding_and_not_the_outcome(blobs: Dataset) -> None:
     how = {"train": dataclasses.replace(TRAIN, steps=120)}
     _, exact = find(blobs, **how)

@@ -39,10 +39,15 @@ class Checkpoints:
     ----------
     slot: None to keep nothing.
     seconds: between two checkpoints; None for as often as costs 3 % of the time.
+    device: kind of device; another kind's checkpoint counts as none, since its generators of
+        random numbers are others.
     """
 
-    def __init__(self, slot: Slot | None, *, seconds: float | None = None) -> None:
+    def __init__(
+        self, slot: Slot | None, *, seconds: float | None = None, device: str = "cpu"
+    ) -> None:
         self._slot = slot
+        self._device = device
         self._seconds = seconds
         self._saved_at = time.monotonic()
         self._cost = 0.0  # seconds that the last one took
@@ -79,7 +84,7 @@ class Checkpoints:
         tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
                    for key, value in result.items()}  # fmt: skip
         tensors |= {f"now/{stage}/{key}": value for key, value in state.items()}
-        self._slot.write(_pack(tensors))
+        self._slot.write(_pack(tensors, self._device))
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 
@@ -89,7 +94,7 @@ class Checkpoints:
         self._under_way = None
 
     def _load(self, content: bytes) -> None:
-        tensors = _unpack(content)
+        tensors = _unpack(content, self._device)
         for name, value in (tensors or {}).items():
             kind, stage, key = name.split("/", 2)
             if kind == "done":
@@ -111,19 +116,18 @@ def part(prefix: str, state: Mapping[str, Tensor]) -> State:
     return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
 
 
-def _pack(tensors: State) -> bytes:
+def _pack(tensors: State, device: str) -> bytes:
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     content = safetensors.torch.save(plain)
-    return _digest(content) + content
+    return _digest(content, device) + content
 
 
-def _unpack(content: bytes) -> State | None:
+def _unpack(content: bytes, device: str) -> State | None:
     digest, content = content[:_DIGEST], content[_DIGEST:]
-    return safetensors.torch.load(content) if _digest(content) == digest else None
+    return safetensors.torch.load(content) if _digest(content, device) == digest else None
 
 
-def _digest(content: bytes) -> bytes:
-    # Of the format too: another version's checkpoint is as good as a damaged one.
-    return hashlib.blake2b(
-        content, digest_size=_DIGEST, person=f"format {FORMAT}".encode()
-    ).digest()
+def _digest(content: bytes, device: str) -> bytes:
+    # Of format and device too: another's checkpoint is as good as a damaged one.
+    kind = f"{FORMAT} {device}".encode()[: hashlib.blake2b.PERSON_SIZE]
+    return hashlib.blake2b(content, digest_size=_DIGEST, person=kind).digest()

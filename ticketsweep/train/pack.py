@@ -132,6 +132,7 @@ class PackedModel:
         self._loops = self._is_bf16 or any(isinstance(m, looped) for m in model.modules())
         self._own_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, 0))
         self._same_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, None))
+        self._has_run_at_once = False
         self._mode = ""
         self._set_mode("train")
 
@@ -147,10 +148,12 @@ class PackedModel:
     def __call__(self, parameters: Layers, images: Tensor) -> Tensor:
         """Logits (R, B, K) in training mode of images (R, B, C, H, W), a batch each replicate."""
         self._set_mode("train")
-        if self._loops or len(images) == 1:
-            rows = [self._logits(_row(parameters, r), (), own) for r, own in enumerate(images)]
-            return torch.stack(rows)
-        return self._own_images(parameters, (), images)
+        if not self._loops and len(images) > 1:
+            logits = self._at_once(self._own_images, parameters, (), images)
+            if logits is not None:
+                return logits
+        rows = [self._logits(_row(parameters, r), (), own) for r, own in enumerate(images)]
+        return torch.stack(rows)
 
     @torch.no_grad()
     def estimate(self, parameters: Layers, batches: Iterable[Tensor]) -> Layers:
@@ -179,13 +182,29 @@ class PackedModel:
 
     def _on_same_images(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
         replicates = len(parameters[0])
-        if self._loops or replicates == 1:
-            rows = [
-                self._logits(_row(parameters, r), _row(statistics, r), images)
-                for r in range(replicates)
-            ]
-            return torch.stack(rows)
-        return self._same_images(parameters, statistics, images)
+        if not self._loops and replicates > 1:
+            logits = self._at_once(self._same_images, parameters, statistics, images)
+            if logits is not None:
+                return logits
+        rows = [
+            self._logits(_row(parameters, r), _row(statistics, r), images)
+            for r in range(replicates)
+        ]
+        return torch.stack(rows)
+
+    def _at_once(
+        self, packed: Callable[..., Tensor], parameters: Layers, statistics: Layers, images: Tensor
+    ) -> Tensor | None:
+        """What vmap gives; None for a module that it cannot run, as some of users' are."""
+        try:
+            logits = packed(parameters, statistics, images)
+        except RuntimeError:
+            if self._has_run_at_once:
+                raise
+            self._loops = True  # a fault of the module's own comes up again there
+            return None
+        self._has_run_at_once = True
+        return logits
 
     def _logits(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
         values = dict(zip(self._names, parameters, strict=True))

@@ -111,7 +111,7 @@ def network_of(plan: Plan, dataset: Dataset) -> Network:
     if plan.inputs and not of_units:
         raise ModelError(
             "gate.inputs must be false where gate.granularity is weight, got true "
-            "(set gate.granularity to neuron)"
+            "(leave it out, or set gate.granularity to neuron)"
         )
     patterns = {"include": plan.include, "exclude": plan.exclude}
     names = prunable(model) if of_units else prunable(model, **patterns)

@@ -56,7 +56,8 @@ class Tickets:
     val_accuracy, loss: accuracy and mean cross-entropy of the masks on W_k, validation split.
     strong_accuracy: on the test split, which is looked at for this, for `accuracies`, and nowhere
         else.
-    density: share of prunable weights kept; what vanishes with a unit counts as removed.
+    density: share of prunable weights kept. What vanishes with a unit counts as removed, but not
+        what reads a sum of several layers (a residual stream) of which all units are removed.
     undecided: share of gates that hardening had to round.
     accuracies: of other networks, by name: `joint`, `retrained`, `dense`, each of the controls and,
         retrained, `CONTROL_retrained`; on the test split, and on the validation split as
@@ -91,8 +92,9 @@ def find_tickets(
 
     A replicate's weights, batches and noise are the same bit for bit whatever else is in the pack;
     its results are the same within rounding. The same call on the same machine with the same
-    number of threads gives the same masks bit for bit, also where it was cut off and went on from
-    a checkpoint. A replicate whose loss becomes infinite or NaN is marked, and the others go on.
+    number of threads gives, on the CPU, the same masks bit for bit, also where it was cut off and
+    went on from a checkpoint. A replicate whose loss becomes infinite or NaN is marked, and the
+    others go on.
 
     Parameters
     ----------
@@ -316,12 +318,8 @@ class _Run:
             streams = [derive_seed(row.data_seed, "retrain-batches") for row in rows]
             trained = weights.copy()
             yield from self._train(name, trained, self._plan.retrain, streams, kept)
-            validation, test = self._evaluator.on_both(trained)
-            lost = ~np.isfinite(validation.loss)  # its accuracy would mean nothing
-            done = {
-                "test": torch.from_numpy(np.where(lost, np.nan, test.accuracy)),
-                "val": torch.from_numpy(np.where(lost, np.nan, validation.accuracy)),
-            }
+            test, validation = self._figures_of(trained)
+            done = {"test": torch.from_numpy(test), "val": torch.from_numpy(validation)}
             self._checkpoints.finish(name, done)
         at = slice(None) if own is None else list(own)
         self._accuracies[name] = done["test"].numpy()[at]
@@ -355,9 +353,13 @@ class _Run:
         return None if self._plan.augment == "none" else Augmentation(self._plan.augment, seeds)
 
     def _score(self, name: str, weights: Weights) -> None:
+        self._accuracies[name], self._accuracies[f"{name}_val"] = self._figures_of(weights)
+
+    def _figures_of(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Accuracies on the test and the validation split; NaN where the outputs are not finite."""
         validation, test = self._evaluator.on_both(weights)
-        self._accuracies[name] = test.accuracy
-        self._accuracies[f"{name}_val"] = validation.accuracy
+        sound = np.isfinite(validation.loss)  # else what is predicted means nothing
+        return np.where(sound, test.accuracy, np.nan), np.where(sound, validation.accuracy, np.nan)
 
 
 def _masks(layout: Layout, kept: Tensor) -> tuple[LayerMask, ...]:

@@ -45,7 +45,7 @@ def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Mo
         sizes["width"] = width
     try:
         model = factory(**sizes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         call = ", ".join(f"{key}={value}" for key, value in sizes.items())
         raise ModelError(
             f"model {name} failed when called with {call}: {said(error)} "
@@ -108,6 +108,12 @@ def _try_out(name: str, model: nn.Module, input_shape: Shape, classes: int) -> N
                 f"model {name} must give {part} a momentum, got None (statistics are estimated "
                 "again before each evaluation, so any number will do)"
             )
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise ModelError(
+                f"model {name} must let {part} track running statistics, got "
+                "track_running_stats=False (its outputs would depend on how many images are "
+                "evaluated at once)"
+            )
     images = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
     for training in (False, True):  # and leaves the module in training mode, as built
         model.train(training)
@@ -138,7 +144,7 @@ def _logits(name: str, model: nn.Module, images: Tensor) -> Tensor:
     buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
     try:
         logits: Tensor = functional_call(model, buffers, (images,))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"model {name} failed on images {tuple(images.shape)}: {said(error)} "
             "(let the factory build it for its input_shape, in float32 on the CPU)"
