@@ -105,7 +105,7 @@ def stored(root: Path) -> dict[str, dict[str, Any]]:
     rows = database.trials("s").to_pylist()
     assert database.warnings == ()
     for row in rows:
-        of_trial = {"sweep": "s", "trial_id": row["trial_id"]}
+        of_trial = {"sweep": "s", "trial": row["trial_id"]}
         assert len(database.masks(**of_trial)) == 4 * 2
         assert len(database.replicates(**of_trial)) == 4
         files = [Path(storage.trial_file(t, "s", row["trial_id"])).stat() for t in TABLES]
