@@ -57,8 +57,9 @@ class StreamedPixels:
                     images = torch.cat(chunks)[request.places.to(self.device)]
                     chunks.clear()
                     yield images
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # One that is killed while it hands over its images leaves a broken connection.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise TrialFailure(
                 "a process that decodes images was killed (is there enough memory, and room in "
