@@ -49,9 +49,9 @@ def source_digest(name: str) -> str:
         found = importlib.util.find_spec(name.partition(":")[0])
         content = Path(found.origin).read_bytes() if found and found.origin else None
     except (Exception, SystemExit) as error:  # looking for a.b imports a
-        raise _not_found(name, said(error)) from error
+        raise not_importable(name, said(error)) from error
     if content is None:
-        raise _not_found(name, "no such module")
+        raise not_importable(name, "no such module")
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
@@ -66,7 +66,8 @@ def _make_working_folder_importable() -> None:
         sys.path.insert(0, folder)
 
 
-def _not_found(name: str, reason: str) -> ModelError:
+def not_importable(name: str, reason: str) -> ModelError:
+    """What is wrong with a model whose module cannot be imported for this reason."""
     return ModelError(
         f"model {name} cannot be imported: {reason} "
         "(run from the folder that holds the package, or install it)"

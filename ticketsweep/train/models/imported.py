@@ -14,7 +14,7 @@ from torch.nn.modules.rnn import RNNBase
 
 from ticketsweep.errors import ModelError
 from ticketsweep.train.models.sizes import Shape
-from ticketsweep.train.sources import NotImportable, attribute_of, said
+from ticketsweep.train.sources import NotImportable, attribute_of, not_importable, said
 
 
 def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Module:
@@ -66,10 +66,7 @@ def _factory(name: str) -> Callable[..., object]:
     try:
         factory = attribute_of(name)
     except NotImportable as error:
-        raise ModelError(
-            f"model {name} cannot be imported: {error} "
-            "(run from the folder that holds the package, or install it)"
-        ) from error
+        raise not_importable(name, str(error)) from error
     if not callable(factory):
         found = "nothing" if factory is None else type(factory).__name__
         raise ModelError(
