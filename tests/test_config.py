@@ -21,7 +21,7 @@ from ticketsweep.config import (
 )
 from ticketsweep.errors import ConfigError
 from ticketsweep.families import FAMILIES, GateSection
-from ticketsweep.names import DATASETS, FACTORY, GATES, MODELS
+from ticketsweep.names import CONTROLS, DATASETS, FACTORY, GATES, MODELS
 
 GOLDEN = Path(__file__).parent / "golden" / "trial_ids.json"
 # Another valid value of each setting whose type alone does not tell one.
@@ -362,6 +362,8 @@ def test_the_catalogues_agree_with_what_can_be_built():
     named = {name for name in MODELS if "…" not in name} - {FACTORY}
     assert named == set(models.FACTORIES)
     assert {name for name in DATASETS if ":" not in name} == set(data.LOADERS)
+    controls = pytest.importorskip("ticketsweep.train.controls")
+    assert list(CONTROLS) == list(controls.CONTROLS)
     gates = pytest.importorskip("ticketsweep.train.gates")
     assert list(GATES) == list(FAMILIES) == list(gates.FAMILIES)
     for family, section in FAMILIES.items():

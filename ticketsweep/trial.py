@@ -230,23 +230,8 @@ def reuse_trial(
 def _plan(config: TrialConfig, dataset: Dataset) -> Plan:
     gate, train, pretrain, retrain = config.gate, config.train, config.pretrain, config.retrain
     family = FAMILIES[gate.family](**gate.model_dump(exclude=_OF_EVERY_GATE))
-    learning = Optimisation(
-        steps=train.steps,
-        batch_size=train.batch_size,
-        lr=train.lr,
-        lr_schedule=train.lr_schedule,
-        optimizer=train.optimizer,
-        lr_warmup=train.lr_warmup,
-        clip_norm=train.clip_norm,
-    )
-    weight_how = Optimisation(
-        steps=train.steps,
-        batch_size=pretrain.batch_size,
-        lr=pretrain.lr,
-        lr_schedule="constant",
-        optimizer=pretrain.optimizer,
-        clip_norm=pretrain.clip_norm,
-    )
+    learning = Optimisation(**train.model_dump(exclude={"augment", "precision"}))
+    weight_how = Optimisation(**pretrain.model_dump(), steps=train.steps, lr_schedule="constant")
     if family.trains_weights:
         learning = dataclasses.replace(weight_how, batch_size=train.batch_size)
     return Plan(

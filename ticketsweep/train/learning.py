@@ -133,11 +133,11 @@ class GateLearning:
 
     Attributes
     ----------
-    family_trains: whether the family trains weights itself (`Gates.trained_weights`).
     start: W_k.
-    weights: as they are now; not `start`'s memory where they are trained along.
-    trains_gated, trains_rest: which of the weights this loop trains.
-    gate_how, weight_how: how gates and weights are optimised.
+    joint: whether weights are trained along.
+    how, weight_how: how gates and weights are optimised.
+    diverged: is added to.
+    curve, seconds: points logged so far, and the time of the steps that led to them.
     """
 
     packed: PackedModel
