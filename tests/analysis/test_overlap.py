@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 from sklearn.metrics import hamming_loss, jaccard_score
@@ -19,10 +17,8 @@ from ticketsweep.analysis.overlap import (
     expected_jaccard,
     hamming,
     intersection_variance,
-    intersections,
     jaccard,
     overlap_coefficient,
-    pack,
     z_score,
 )
 
@@ -49,28 +45,6 @@ def draws(rng: np.random.Generator, n: int, kept: int, size: int) -> Bools:
     """Masks that keep `kept` gates, drawn at random: (size, n)."""
     ranks = rng.permuted(np.broadcast_to(np.arange(n), (size, n)), axis=1)
     return ranks < kept
-
-
-@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=4, max_side=9)))
-def test_packed_intersections_equal_brute_force(masks: Bools) -> None:
-    flat = masks.reshape(len(masks), -1).astype(np.int64)
-    np.testing.assert_array_equal(intersections(pack(masks)), flat @ flat.T)
-
-
-def test_masks_longer_than_a_block_are_counted_whole() -> None:
-    masks = np.random.default_rng(0).random((20, 1_000_003)) < 0.3
-    shared = intersections(pack(masks))
-    for i, j in [(0, 0), (0, 1), (3, 19), (19, 3)]:
-        assert shared[i, j] == np.count_nonzero(masks[i] & masks[j])
-
-
-def test_the_memory_of_intersections_does_not_grow_with_the_masks() -> None:
-    bits = np.random.default_rng(0).integers(0, 256, (8, 2_000_000), dtype=np.uint8)
-    tracemalloc.start()
-    intersections(bits)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4 << 20 < bits.nbytes
 
 
 @given(pairs_of_masks)
@@ -161,13 +135,6 @@ def test_measures_are_symmetric_and_never_above_one(masks: Bools) -> None:
     np.testing.assert_equal(z_score(i, a, b, n), z_score(i, b, a, n))
     np.testing.assert_equal(expected_jaccard(a, b, n), expected_jaccard(b, a, n))
     assert np.isnan(corrected) or corrected <= 1 + 1e-12
-
-
-@given(pairs_of_masks, st.randoms(use_true_random=False))
-def test_a_common_permutation_of_the_gates_changes_nothing(masks: Bools, random: object) -> None:
-    order = list(range(masks.shape[1]))
-    random.shuffle(order)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(intersections(pack(masks)), intersections(pack(masks[:, order])))
 
 
 def test_layers_are_pooled_against_their_own_chance_levels() -> None:

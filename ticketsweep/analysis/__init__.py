@@ -1,7 +1,8 @@
 """How far masks agree, and how sure one can be of it: functions over arrays, nothing else.
 
-`overlap` measures pairs of masks, `intervals` puts intervals over seeds on means over pairs, and
-`stability` joins the two for the replicates of a trial or of a whole sweep.
+`pairs` counts what masks share, `overlap` measures pairs of them, `intervals` puts intervals over
+seeds on means over pairs, and `stability` joins them for the replicates of a trial or of a whole
+sweep.
 """
 
 from ticketsweep.analysis.intervals import Interval, jackknife_interval
@@ -11,12 +12,12 @@ from ticketsweep.analysis.overlap import (
     expected_jaccard,
     hamming,
     intersection_variance,
-    intersections,
     jaccard,
     overlap_coefficient,
     pack,
     z_score,
 )
+from ticketsweep.analysis.pairs import intersections, pair_counter
 from ticketsweep.analysis.stability import (
     ALL_LAYERS,
     OTHER_INIT,
@@ -48,6 +49,7 @@ __all__ = [
     "jackknife_interval",
     "overlap_coefficient",
     "pack",
+    "pair_counter",
     "sweep_stability",
     "trial_stability",
     "z_score",

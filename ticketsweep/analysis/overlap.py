@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 Counts: TypeAlias = int | Sequence[int] | NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
-BLOCK_BYTES = 1 << 20  # of all masks together: a block and its temporaries stay in the cache
-
 
 def pack(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Bit-pack masks, bool (M, ...) -> uint8 (M, ceil(gates / 8)).
@@ -35,35 +33,6 @@ def pack(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     `bits` in the mask database.
     """
     return np.packbits(masks.reshape(len(masks), -1), axis=1, bitorder="little")
-
-
-def intersections(bits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Gates that each pair of masks keeps in common.
-
-    Parameters
-    ----------
-    bits: uint8 (M, bytes), one bit-packed, zero-padded mask a row.
-
-    Returns
-    -------
-    int64 (M, M), symmetric; the diagonal holds the kept counts. Beside `bits` it needs a few MiB,
-    however long the masks are.
-    """
-    masks, width = bits.shape
-    shared = np.zeros((masks, masks), dtype=np.int64)
-    step = max(8, BLOCK_BYTES // max(masks, 1) // 8 * 8)
-    for start in range(0, width, step):
-        words = _as_words(bits[:, start : start + step])
-        for row in range(masks):
-            common = np.bitwise_count(words[row:] & words[row])
-            shared[row, row:] += common.sum(axis=1, dtype=np.int64)
-    return np.triu(shared) + np.triu(shared, k=1).T
-
-
-def _as_words(bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Bytes (M, b) as 64-bit words (M, ceil(b / 8)); the bytes filled up with are zero."""
-    padded = np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
-    return np.ascontiguousarray(padded).view(np.uint64)
 
 
 def jaccard(inter: Counts, a: Counts, b: Counts, *, layer_axis: int | None = None) -> Floats:

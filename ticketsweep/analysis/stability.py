@@ -18,10 +18,10 @@ from ticketsweep.analysis.intervals import Interval, jackknife_interval
 from ticketsweep.analysis.overlap import (
     chance_corrected_overlap,
     expected_jaccard,
-    intersections,
     jaccard,
     z_score,
 )
+from ticketsweep.analysis.pairs import intersections
 
 FACTORS = ("init", "data", "gate")
 ALL_LAYERS = "all layers"
