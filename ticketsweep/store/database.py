@@ -22,7 +22,8 @@ from ticketsweep.store.files import (
     open_fragment,
     status_of,
 )
-from ticketsweep.store.paths import Storage, StoredFile, one_line
+from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
+from ticketsweep.store.remote import is_service_fault
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
 from ticketsweep.store.sql import ScanError, check_query, mentioned_tables, run_query
 
@@ -199,6 +200,8 @@ class Database:
             try:
                 return scan(datasets)
             except (ScanError, *DAMAGE) as error:
+                if is_service_fault(error):
+                    raise StorageError(f"storage {self.storage.uri}: {reason(error)}") from error
                 read = [file for table in files for file in files[table]]
                 if next(attempts) < _ATTEMPTS and (
                     self._replaced(files) or self._skip_damaged(read)

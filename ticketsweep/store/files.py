@@ -15,7 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from ticketsweep.errors import StorageError
-from ticketsweep.store.paths import Storage, StoredFile, one_line, temporary_path
+from ticketsweep.store.paths import Storage, StoredFile, one_line, reason, temporary_path
+from ticketsweep.store.remote import is_service_fault, remedy
 from ticketsweep.store.schema import SCHEMA_VERSION, SCHEMAS, Table
 
 _VERSION_KEY = b"ticketsweep.schema_version"
@@ -48,8 +49,12 @@ class UnreadableFile(StorageError):
 _SOURCE = re.compile(r"^Could not open Parquet input source '.*?': ")
 
 
-def _unreadable(file: StoredFile, error: BaseException) -> UnreadableFile:
-    return UnreadableFile(f"{file.shown}: {_SOURCE.sub('', one_line(error))}")
+def _unreadable(file: StoredFile, error: BaseException) -> StorageError:
+    """What failed: the file, or the service that should have handed it over."""
+    said = _SOURCE.sub("", reason(error))
+    if is_service_fault(error):
+        return StorageError(f"{file.shown} cannot be read: {said}")
+    return UnreadableFile(f"{file.shown}: {said}")
 
 
 def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buffer:
@@ -142,9 +147,10 @@ def put(storage: Storage, path: str, data: pa.Buffer) -> None:
         else:
             _put_locally(Path(path), data)
     except (pa.ArrowException, OSError) as error:
+        hint = remedy(error) or "free some space or mend the permissions"
         raise StorageError(
-            f"storage {storage.uri}: cannot write {path}: {one_line(error)} (free some space or "
-            f"mend the permissions, then run the same command again: finished trials are kept)"
+            f"storage {storage.uri}: cannot write {path}: {one_line(error)} "
+            f"({hint}, then run the same command again: finished trials are kept)"
         ) from error
 
 

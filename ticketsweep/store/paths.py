@@ -1,6 +1,7 @@
 """Where everything lies in a storage. No other module knows a file name.
 
 ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
+ROOT/TABLE/sweep=NAME/compacted/PART.parquet   many trials of it, merged
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
 ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
 ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
@@ -22,17 +23,19 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ticketsweep.errors import StorageError
+from ticketsweep.store.remote import is_remote, open_remote, remedy, shown_uri, without_noise
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, Table
 
 STORAGE_VARIABLE = "TICKETSWEEP_STORAGE"
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_RETRY_LIMIT = "retry_limit_seconds"
 _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
 _CHECKPOINTS = "checkpoints"
 _QUARANTINE = "quarantine"
+_COMPACTED = "compacted"
+_CLAIM = "claim"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
 
@@ -59,7 +62,13 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One data file as a listing saw it; another size or time of writing is another file."""
+    """One data file as a listing saw it; another size or time of writing is another file.
+
+    Attributes
+    ----------
+    name: the trial's id; of a compacted file, the name that its part has in every table.
+    compacted: whether it holds the rows of many trials.
+    """
 
     table: Table
     sweep: str
@@ -67,11 +76,12 @@ class StoredFile:
     path: str
     size: int
     mtime_ns: int
+    compacted: bool = False
 
     @property
     def shown(self) -> str:
         """The path below the storage's root."""
-        return "/".join(self.path.split("/")[-3:])
+        return "/".join(self.path.split("/")[-4 if self.compacted else -3 :])
 
 
 @dataclass(frozen=True)
@@ -124,16 +134,22 @@ class Storage:
         if "://" not in uri:
             folder = Path(uri).expanduser().absolute()
             return cls(uri, pafs.LocalFileSystem(), folder.as_posix(), folder)
+        if is_remote(uri):
+            filesystem, root = open_remote(uri)
+            return cls(uri, filesystem, root, None)
+        if not uri.startswith("file://"):
+            raise StorageError(
+                f"storage {shown_uri(uri)} cannot be opened "
+                f"(it must be a folder or a file://, s3:// or gs:// URI)"
+            )
         try:
-            filesystem, root = pafs.FileSystem.from_uri(_with_retry_limit(uri))
+            filesystem, root = pafs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(
-                f"storage {uri} cannot be opened: {one_line(error)} "
-                f"(it must be a folder or a file://, s3:// or gs:// URI)"
+                f"storage {shown_uri(uri)} cannot be opened: {one_line(error)} "
+                f"(it must be file:///FOLDER)"
             ) from error
-        root = root.rstrip("/")
-        local = Path(root) if isinstance(filesystem, pafs.LocalFileSystem) else None
-        return cls(uri, filesystem, root, local)
+        return cls(uri, filesystem, root.rstrip("/"), Path(root))
 
     def _create(self) -> None:
         probe = f"{self.root}/.probe-{secrets.token_hex(8)}"
@@ -146,7 +162,7 @@ class Storage:
         except (pa.ArrowException, OSError) as error:
             raise StorageError(
                 f"storage {self.uri} cannot be written to: {one_line(error)} "
-                f"(name another with --storage or ${STORAGE_VARIABLE})"
+                f"({remedy(error) or f'name another with --storage or ${STORAGE_VARIABLE}'})"
             ) from error
 
     def _check_exists(self) -> None:
@@ -176,6 +192,14 @@ class Storage:
         """Where the sweep's own row lies. Raises StorageError for an invalid name."""
         return f"{self._folder('sweeps', sweep)}/{_SWEEP_FILE}{_SUFFIX}"
 
+    def part_file(self, table: Table, sweep: str, part: str) -> str:
+        """Where a part's rows of a table lie. Raises StorageError for an invalid name."""
+        return f"{self._folder(table, sweep)}/{_COMPACTED}/{check_name(part)}{_SUFFIX}"
+
+    def claim_file(self, sweep: str) -> str:
+        """A name, new at every call, for the claim of this process to compact a sweep."""
+        return temporary_path(self.part_file("trials", sweep, _CLAIM))
+
     def checkpoint_file(self, trial_id: str) -> str:
         """Where a trial's checkpoint lies. Raises StorageError for an invalid name."""
         return f"{self.root}/{_CHECKPOINTS}/{check_name(trial_id)}.safetensors"
@@ -195,20 +219,29 @@ class Storage:
         )
 
     def files(self, table: Table, sweep: str | None = None) -> list[StoredFile]:
-        """The data files of a table (of one sweep), in the order of their paths.
+        """The data files of a table (of one sweep), parts included, in the order of their paths.
 
         Raises StorageError where the storage cannot be listed.
         """
+        return self._data_files(table, self._folder(table, sweep))
+
+    def parts(self, table: Table, sweep: str) -> list[StoredFile]:
+        """The compacted files of a sweep's table, in the order of their names."""
+        return self._data_files(table, f"{self._folder(table, sweep)}/{_COMPACTED}")
+
+    def _data_files(self, table: Table, folder: str) -> list[StoredFile]:
         found = []
-        for info in self._list(self._folder(table, sweep)):
+        for info in self._list(folder):
             parts = info.path.removeprefix(f"{self.root}/").split("/")
-            if len(parts) != 3 or not parts[1].startswith(_PARTITION):
+            compacted = len(parts) == 4 and parts[2] == _COMPACTED
+            if not (compacted or len(parts) == 3) or not parts[1].startswith(_PARTITION):
                 continue
-            name = parts[2].removesuffix(_SUFFIX)
-            if name == parts[2] or name.startswith("."):
+            name = parts[-1].removesuffix(_SUFFIX)
+            if name == parts[-1] or name.startswith("."):
                 continue
             of = parts[1].removeprefix(_PARTITION)
-            found.append(StoredFile(table, of, name, info.path, info.size, info.mtime_ns or 0))
+            at = info.mtime_ns or 0
+            found.append(StoredFile(table, of, name, info.path, info.size, at, compacted))
         return sorted(found, key=lambda file: file.path)
 
     def file(self, table: Table, sweep: str, trial_id: str) -> StoredFile | None:
@@ -255,6 +288,11 @@ class Storage:
                     found.append(Leftover(info.path, match["host"], pid, mtime_ns))
         return found
 
+    def claims(self, sweep: str) -> list[Leftover]:
+        """The claims to compact a sweep that are there at this moment."""
+        own = f"/.{_CLAIM}{_SUFFIX}."
+        return [file for file in self.leftovers(sweep) if own in file.path]
+
     def _list(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
         return [info for info in self._look(selector) if info.type == pafs.FileType.File]
@@ -263,15 +301,8 @@ class Storage:
         try:
             infos: list[pafs.FileInfo] = self.filesystem.get_file_info(at)
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"storage {self.uri} cannot be read: {one_line(error)}") from error
+            raise StorageError(f"storage {self.uri} cannot be read: {reason(error)}") from error
         return infos
-
-
-def _with_retry_limit(uri: str) -> str:
-    # Google's client goes on trying for 15 minutes where there is no network.
-    if not uri.startswith(("gs://", "gcs://")) or _RETRY_LIMIT in uri:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}{_RETRY_LIMIT}=10"
 
 
 def temporary_path(path: str) -> str:
@@ -285,6 +316,12 @@ def this_host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:63] or "host"
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, on one line, and what to do about it where that is known."""
+    hint = remedy(error)
+    return one_line(error) if hint is None else f"{one_line(error)} ({hint})"
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; Arrow says the number of an operating system's error twice.
 
@@ -292,4 +329,4 @@ def one_line(error: BaseException) -> str:
     stays, and what could not be done.
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    return _TWICE.sub(r"\g<what>: \g<reason>", text)
+    return without_noise(_TWICE.sub(r"\g<what>: \g<reason>", text))
