@@ -108,7 +108,7 @@ def check_trial(config: TrialConfig, dataset: Dataset) -> None:
     ------
     UserError: with the setting, the rule and the remedy.
     """
-    check_plan(_plan(config, dataset), dataset)
+    check_plan(plan_of(config, dataset), dataset)
 
 
 def run_trial(
@@ -158,7 +158,7 @@ def run_trial(
     }
     try:
         training = find_tickets(
-            _plan(config, dataset),
+            plan_of(config, dataset),
             dataset,
             replicates,
             log_points=CURVE_POINTS,
@@ -227,7 +227,8 @@ def reuse_trial(
     return database.trial(sweep, identity)
 
 
-def _plan(config: TrialConfig, dataset: Dataset) -> Plan:
+def plan_of(config: TrialConfig, dataset: Dataset) -> Plan:
+    """What a configuration asks for, in plain values."""
     gate, train, pretrain, retrain = config.gate, config.train, config.pretrain, config.retrain
     family = FAMILIES[gate.family](**gate.model_dump(exclude=_OF_EVERY_GATE))
     learning = Optimisation(**train.model_dump(exclude={"augment", "precision"}))

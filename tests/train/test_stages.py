@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ticketsweep.errors import DataError, ModelError, TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed, replicate_plan
-from ticketsweep.train import learning, loop, stages
+from ticketsweep.train import learning, loop, stages, weights
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset, load_dataset, split_validation
 from ticketsweep.train.gates.edge_popup import EdgePopupSettings
@@ -463,7 +463,7 @@ def test_a_control_without_finite_outputs_has_no_accuracy(
     blobs: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that gives NaN predicts the first class, and would look like a beaten control."""
-    original = stages.initial_weights
+    original = weights.initial_weights
 
     def poisoned(*args: Any, **named: Any) -> Weights:
         drawn = original(*args, **named)
@@ -471,7 +471,7 @@ def test_a_control_without_finite_outputs_has_no_accuracy(
             drawn.gated[0] = float("nan")
         return drawn
 
-    monkeypatch.setattr(stages, "initial_weights", poisoned)
+    monkeypatch.setattr(weights, "initial_weights", poisoned)
     _, tickets = find(blobs, controls=["reinitialized"])
     assert tickets.diverged.tolist() == [0] * len(PLAN)
     for split in ("", "_val"):
@@ -609,7 +609,7 @@ def test_a_replicate_that_diverges_is_marked_and_leaves_the_others_alone(
         "controls": ["reinitialized"],
     }
     _, sound = find(blobs, PLAN, **how)
-    original = stages.initial_weights
+    original = weights.initial_weights
 
     def poisoned(*args: Any, **named: Any) -> Weights:
         drawn = original(*args, **named)
@@ -617,7 +617,7 @@ def test_a_replicate_that_diverges_is_marked_and_leaves_the_others_alone(
             drawn.gated[0, 3] = float("nan")
         return drawn
 
-    monkeypatch.setattr(stages, "initial_weights", poisoned)
+    monkeypatch.setattr(weights, "initial_weights", poisoned)
     points, tickets = find(blobs, PLAN, **how)
     assert (tickets.diverged > 0).tolist() == [True, True, False, False]
     for figures, wanted in (

@@ -68,6 +68,11 @@ class Augmentation:
         return images.view(pixels.shape)
 
 
+def augmentation_of(kind: str, seeds: Sequence[int]) -> Augmentation | None:
+    """The augmentation of this kind; None for `none`."""
+    return None if kind == "none" else Augmentation(kind, seeds)
+
+
 def _draw(seed: int, step: int, batch: int, padding: int) -> tuple[Tensor, Tensor]:
     """Upper left corners, int64 (B, 2) in 0..2*padding, and which to mirror, bool (B,)."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "augment", str(step)))

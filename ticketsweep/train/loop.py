@@ -156,6 +156,11 @@ class Evaluator:
         )
         return validation, test
 
+    @torch.no_grad()
+    def statistics(self, weights: Weights) -> Layers:
+        """Batch norm's statistics as these networks are scored with them; see `estimate`."""
+        return self._prepared(weights)[1]
+
     def _score(self, layers: Layers, statistics: Layers, images: Images, rows: Tensor) -> Score:
         size = max(1, self._images // len(layers[0]))
         batches = evaluation_batches(images, rows, size)

@@ -109,6 +109,10 @@ class PackedModel:
         among its buffers. Its modules' modes are changed.
     gated, rest: layouts which between them have every parameter.
     precision: float32, tf32 (as `set_precision` made it) or bf16 (autocast).
+
+    Attributes
+    ----------
+    statistics: names of the buffers that `estimate` gives values for, in its order.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class PackedModel:
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         }
         self._norms = tuple(norms.values())
-        self._statistics = tuple(
+        self.statistics = tuple(
             f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")
         )
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
@@ -209,7 +213,7 @@ class PackedModel:
     def _logits(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
         values = dict(zip(self._names, parameters, strict=True))
         if statistics:
-            values |= zip(self._statistics, statistics, strict=True)
+            values |= zip(self.statistics, statistics, strict=True)
         with self._autocast(images.device):
             logits: Tensor = functional_call(self._model, values, (images,))
         return logits.float() if self._is_bf16 else logits

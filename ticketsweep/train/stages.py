@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate, derive_seed
-from ticketsweep.train.augment import Augmentation
+from ticketsweep.train.augment import augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.controls import REINITIALIZED, control_mask, fresh_init_seed
 from ticketsweep.train.data import Dataset
@@ -32,7 +32,7 @@ from ticketsweep.train.loop import Evaluator, Optimisation
 from ticketsweep.train.pack import Layout, PackedModel, Weights, set_precision
 from ticketsweep.train.plan import Plan, network_of, split_rows
 from ticketsweep.train.units import Units
-from ticketsweep.train.weights import Passage, initial_weights, train_weights
+from ticketsweep.train.weights import Passage, rewound_weights, train_weights
 
 
 @dataclass(frozen=True)
@@ -193,29 +193,17 @@ class _Run:
         )
 
     def _pretrained(self, stage: str, seeds: Sequence[int]) -> Generator[Passage, None, Weights]:
-        """Weights after `rewind_step` dense steps, a row for each init seed.
-
-        Their batches come from the init seed's stream, so that they depend on it alone.
-        """
-        plan = self._plan
-        if (done := self._checkpoints.result(stage)) is not None:
-            return Weights(done["gated"].to(self._device), done["rest"].to(self._device))
-        weights = initial_weights(
-            plan.build,
-            self._network.gated,
-            self._network.rest,
-            weight_init=plan.weight_init,
-            weight_scale=plan.weight_scale,
+        """Weights after `rewind_step` dense steps, a row for each init seed."""
+        return rewound_weights(
+            self._packed,
+            self._plan,
+            self._images,
+            self._rows,
             seeds=seeds,
-            device=self._device,
+            stage=stage,
+            checkpoints=self._checkpoints,
+            reports=self._log_points,
         )
-        if plan.rewind_step:
-            streams = [derive_seed(seed, "pretrain-batches") for seed in seeds]
-            yield from self._train(
-                stage, weights, replace(plan.weight_how, steps=plan.rewind_step), streams, None
-            )
-            self._checkpoints.finish(stage, {"gated": weights.gated, "rest": weights.rest})
-        return weights
 
     def _look_for_divergence(self, weights: Weights) -> None:
         """Mark the replicates whose weights pre-training has lost."""
@@ -269,7 +257,7 @@ class _Run:
             self._images,
             orders,
             self._evaluator,
-            augmentation=self._augmentation([r.data_seed for r in replicates]),
+            augmentation=augmentation_of(plan.augment, [r.data_seed for r in replicates]),
             log_points=self._log_points,
             checkpoints=self._checkpoints,
         )
@@ -340,7 +328,7 @@ class _Run:
             self._orders(streams, how.batch_size),
             how,
             kept=kept,
-            augmentation=self._augmentation(streams),
+            augmentation=augmentation_of(self._plan.augment, streams),
             stage=stage,
             checkpoints=self._checkpoints,
             reports=self._log_points,
@@ -348,9 +336,6 @@ class _Run:
 
     def _orders(self, seeds: Sequence[int], batch_size: int) -> list[BatchOrder]:
         return [BatchOrder(self._rows, batch_size=batch_size, seed=seed) for seed in seeds]
-
-    def _augmentation(self, seeds: Sequence[int]) -> Augmentation | None:
-        return None if self._plan.augment == "none" else Augmentation(self._plan.augment, seeds)
 
     def _score(self, name: str, weights: Weights) -> None:
         self._accuracies[name], self._accuracies[f"{name}_val"] = self._figures_of(weights)

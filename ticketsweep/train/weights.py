@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ticketsweep.train.augment import Augmentation
+from ticketsweep.seeds import derive_seed
+from ticketsweep.train.augment import Augmentation, augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.images import BatchOrder, Images, training_batches
 from ticketsweep.train.loop import Optimisation, Update, replicate_losses
 from ticketsweep.train.models import initial_parameters
 from ticketsweep.train.pack import Layout, PackedModel, Weights
+from ticketsweep.train.plan import Plan
 from ticketsweep.train.schedules import log_steps
 
 
@@ -45,6 +47,58 @@ def initial_weights(
         for seed in seeds
     ]
     return Weights(gated.flatten(drawn).to(device), rest.flatten(drawn).to(device))
+
+
+def rewound_weights(
+    packed: PackedModel,
+    plan: Plan,
+    images: Images,
+    rows: Tensor,
+    *,
+    seeds: Sequence[int],
+    stage: str,
+    checkpoints: Checkpoints,
+    reports: int,
+) -> Generator[Passage, None, Weights]:
+    """W_k: every parameter after `rewind_step` dense steps, a row for each init seed.
+
+    Their batches come from the init seed's stream, so that they depend on it alone.
+
+    Parameters
+    ----------
+    packed: the plan's model, on the device that is to train.
+    images, rows: the training split, and those of its rows that are trained on, int64 (N,).
+    stage: its name in the checkpoint, which has the weights once they are trained.
+    reports: how often it is told how far training has come.
+    """
+    if (done := checkpoints.result(stage)) is not None:
+        return Weights(done["gated"].to(rows.device), done["rest"].to(rows.device))
+    weights = initial_weights(
+        plan.build,
+        packed.gated,
+        packed.rest,
+        weight_init=plan.weight_init,
+        weight_scale=plan.weight_scale,
+        seeds=seeds,
+        device=rows.device,
+    )
+    if plan.rewind_step:
+        how = replace(plan.weight_how, steps=plan.rewind_step)
+        streams = [derive_seed(seed, "pretrain-batches") for seed in seeds]
+        yield from train_weights(
+            packed,
+            weights,
+            images,
+            [BatchOrder(rows, batch_size=how.batch_size, seed=stream) for stream in streams],
+            how,
+            kept=None,
+            augmentation=augmentation_of(plan.augment, streams),
+            stage=stage,
+            checkpoints=checkpoints,
+            reports=reports,
+        )
+        checkpoints.finish(stage, {"gated": weights.gated, "rest": weights.rest})
+    return weights
 
 
 def train_weights(
