@@ -12,14 +12,10 @@ import pyarrow as pa
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store.contents import Rows, check_statistics, disagreements, read_rows
-from ticketsweep.store.files import (
-    DAMAGE,
-    UnreadableFile,
-    check_stamp,
-    is_sealed,
-    open_fragment,
-)
-from ticketsweep.store.paths import Storage, StoredFile, one_line, valid_name
+from ticketsweep.store.encoding import is_sealed
+from ticketsweep.store.files import DAMAGE, UnreadableFile, check_stamp, open_fragment
+from ticketsweep.store.paths import Storage, StoredFile, one_line, reason, valid_name
+from ticketsweep.store.remote import is_service_fault
 from ticketsweep.store.schema import TRIAL_TABLES, Table
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one file in memory
@@ -221,6 +217,8 @@ def _read(storage: Storage, file: StoredFile, found: _Found) -> Rows:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
+        if is_service_fault(error):
+            raise StorageError(f"storage {storage.uri}: {reason(error)}") from error
         raise UnreadableFile(f"cannot be read: {one_line(error)}") from error
     found.files += 1
     found.bytes += content.size
