@@ -17,7 +17,8 @@ import pytest
 import ticketsweep.store
 from ticketsweep.errors import QueryError, StorageError
 from ticketsweep.store.database import Database
-from ticketsweep.store.files import UnreadableFile, encode, put
+from ticketsweep.store.encoding import encode
+from ticketsweep.store.files import UnreadableFile, put
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import MASKS, MaskRow, TrialRows
 from ticketsweep.store.writer import write_trial

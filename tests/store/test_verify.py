@@ -15,9 +15,9 @@ import pytest
 
 from ticketsweep.errors import StorageError
 from ticketsweep.seeds import replicate_plan
-from ticketsweep.store import files as store_files
 from ticketsweep.store.database import Database
-from ticketsweep.store.files import encode, put
+from ticketsweep.store.encoding import encode, is_sealed
+from ticketsweep.store.files import put
 from ticketsweep.store.paths import Storage, temporary_path
 from ticketsweep.store.schema import MASKS, SCHEMAS, TrialRows, arrow_table
 from ticketsweep.store.verify import Verification, quarantine, verify
@@ -300,6 +300,6 @@ def test_any_file_system_will_do(filled):
 
 def test_every_file_that_is_written_has_its_digest(filled):
     for path in filled.local.rglob("*.parquet"):
-        assert store_files.is_sealed(pa.py_buffer(path.read_bytes()))
+        assert is_sealed(pa.py_buffer(path.read_bytes()))
         stamp = pq.read_metadata(path).metadata
         assert stamp[b"ticketsweep.digest"] != b"0" * 32

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,15 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from ticketsweep.errors import QueryError, StorageError, did_you_mean
-from ticketsweep.store.files import (
-    DAMAGE,
-    FORMAT,
-    UnreadableFile,
-    check_pages,
-    committed_status,
-    open_fragment,
-    status_of,
-)
+from ticketsweep.store.catalogue import Catalogue
+from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
+from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
 from ticketsweep.store.sql import ScanError, check_query, mentioned_tables, run_query
 
 _ATTEMPTS = 20  # a reader gives up on a storage that changes under every one of them
-_OPENERS = 8  # footers read at once; on an object store each is a round trip or two
 
 
 def open_database(uri: str) -> Database:
@@ -48,13 +43,20 @@ class Database:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._opened: dict[StoredFile, ds.ParquetFileFragment] = {}
-        self._skipped: dict[str, tuple[StoredFile, str]] = {}
+        self._catalogue = Catalogue(storage)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for each file that the answers so far leave out: which, and why."""
-        return tuple(f"skipped {self._skipped[path][1]}" for path in sorted(self._skipped))
+        return self._catalogue.warnings
+
+    @property
+    def crowded(self) -> tuple[str, ...]:
+        """Sweeps whose many files of single trials have slowed down the answers so far.
+
+        `ticketsweep masks compact` merges them.
+        """
+        return self._catalogue.crowded
 
     def sweeps(self) -> pa.Table:
         """One row per sweep, with the columns of `SWEEPS`, by name."""
@@ -108,13 +110,34 @@ class Database:
     ) -> Iterator[pa.RecordBatch]:
         """The rows of `masks`, of one file of the storage after the other.
 
-        No more than one file's rows are in memory at once, however many there are. A trial that is
-        written anew meanwhile is seen as it was or as it is, never as a mixture.
+        Of a single trial's file all rows are in memory at once, of a part those of a few row
+        groups. A trial that is written anew or compacted meanwhile is seen once, as it was or as it
+        is, never as a mixture.
         """
         chosen = _checked(columns, where, layer)
-        for file in self._committed("masks", sweep=sweep, trial_id=trial):
-            of = {"sweep": file.sweep, "trial_id": file.name}
-            yield from self._read("masks", where=chosen, columns=columns, **of).to_batches()
+        waiting = deque(self._catalogue.committed("masks", sweep=sweep, trial_id=trial))
+        seen: dict[str, set[str]] = {}
+        while waiting:
+            file = waiting.popleft()
+            done = seen.setdefault(file.sweep, set())
+            if not file.compacted:
+                if file.name not in done:
+                    of = {"sweep": file.sweep, "trial_id": file.name}
+                    yield from self._read("masks", where=chosen, columns=columns, **of).to_batches()
+                done.add(file.name)
+                continue
+            trials = self._catalogue.trials_in(file)
+            some = [] if chosen is None else [chosen]
+            if trial is not None:
+                some.append(ds.field("trial_id") == trial)
+            if done & trials:
+                some.append(~ds.field("trial_id").isin(sorted(done & trials)))
+            try:
+                yield from self._part_batches(file, _all_of(some), columns)
+            except FileNotFoundError:  # merged into another since it was listed
+                waiting = deque(self._catalogue.committed("masks", sweep=sweep, trial_id=trial))
+                continue
+            done |= trials
 
     def ticket(self, trial_id: str, replicate: int = 0) -> dict[str, NDArray[np.bool_]]:
         """The masks of one replicate of a trial: layer name -> bool array in the layer's shape.
@@ -164,7 +187,7 @@ class Database:
         check_query(query, bound)
         tables = mentioned_tables(query)
         return self._answer(
-            lambda: {table: self._committed(table) for table in tables},
+            lambda: {table: self._catalogue.committed(table) for table in tables},
             lambda datasets: run_query(query, datasets, bound),
         )
 
@@ -178,8 +201,11 @@ class Database:
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         wanted = None if columns is None else list(columns)
+        if trial_id is not None:  # a part has others beside it
+            own = ds.field("trial_id") == trial_id
+            where = own if where is None else own & where
         return self._answer(
-            lambda: {table: self._committed(table, sweep=sweep, trial_id=trial_id)},
+            lambda: {table: self._catalogue.committed(table, sweep=sweep, trial_id=trial_id)},
             lambda datasets: datasets[table].to_table(columns=wanted, filter=where),
         )
 
@@ -204,7 +230,7 @@ class Database:
                     raise StorageError(f"storage {self.storage.uri}: {reason(error)}") from error
                 read = [file for table in files for file in files[table]]
                 if next(attempts) < _ATTEMPTS and (
-                    self._replaced(files) or self._skip_damaged(read)
+                    self._catalogue.changed(files) or self._catalogue.skip_damaged(read)
                 ):
                     continue
                 if isinstance(error, QueryError):
@@ -212,63 +238,37 @@ class Database:
                 raise UnreadableFile(f"storage {self.storage.uri}: {one_line(error)}") from error
 
     def _dataset(self, table: Table, files: Sequence[StoredFile]) -> ds.Dataset:
-        fragments = [self._opened[file] for file in files]
+        fragments = [self._catalogue.fragment(file) for file in files]
         return ds.FileSystemDataset(fragments, SCHEMAS[table], FORMAT, self.storage.filesystem)
 
-    def _replaced(self, files: Mapping[Table, Sequence[StoredFile]]) -> bool:
-        return any(set(files[table]) - set(self.storage.files(table)) for table in files)
+    def _part_batches(
+        self, file: StoredFile, where: ds.Expression | None, columns: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a part, a row group or two in memory at once; it is opened but once.
 
-    def _committed(
-        self, table: Table, *, sweep: str | None = None, trial_id: str | None = None
-    ) -> list[StoredFile]:
-        """The readable files of a table that a commit stands for, opened."""
-        # Markers are listed first: what is committed after that has its files listed in vain.
-        markers = [] if table == "sweeps" else self._open("trials", sweep, trial_id)
-        if table == "trials":
-            return markers
-        files = self._open(table, sweep, trial_id)
-        if table == "sweeps":
-            return files
-        visible = {
-            (file.sweep, file.name) for file in markers if status_of(self._opened[file]) != "failed"
-        }
-        return [file for file in files if (file.sweep, file.name) in visible]
-
-    def _open(self, table: Table, sweep: str | None, trial_id: str | None) -> list[StoredFile]:
-        """The files of a table whose footers are sound; the others are noted as skipped."""
-        if sweep is not None and trial_id is not None:
-            file = self.storage.file(table, sweep, trial_id)
-            listed = [] if file is None else [file]
-        else:
-            listed = self.storage.files(table, sweep)
-            listed = [file for file in listed if trial_id in (None, file.name)]
-        for file in listed:
-            known = self._skipped.get(file.path)
-            if known is not None and known[0] != file:
-                del self._skipped[file.path]  # written anew since
-        unseen = [f for f in listed if f not in self._opened and f.path not in self._skipped]
-        if unseen:
-            with ThreadPoolExecutor(_OPENERS) as pool:
-                list(pool.map(self._open_one, unseen))
-        return [f for f in listed if f in self._opened and f.path not in self._skipped]
-
-    def _open_one(self, file: StoredFile) -> None:
+        Raises FileNotFoundError if it has gone, before the first batch.
+        """
+        scanner = ds.Scanner.from_fragment(
+            self._catalogue.fragment(file),
+            schema=MASKS,
+            columns=None if columns is None else list(columns),
+            filter=where,
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+        begun = False
         try:
-            self._opened[file] = open_fragment(self.storage, file)
-        except FileNotFoundError:
-            return  # replaced or removed since it was listed
-        except UnreadableFile as error:
-            self._skipped[file.path] = (file, str(error))
-
-    def _skip_damaged(self, files: Sequence[StoredFile]) -> bool:
-        """Read the files through and note the damaged ones as skipped; whether there were any."""
-        before = len(self._skipped)
-        for file in files:
-            try:
-                check_pages(self._opened[file], file)
-            except UnreadableFile as error:
-                self._skipped[file.path] = (file, str(error))
-        return len(self._skipped) > before
+            for batch in scanner.to_batches():
+                begun = True
+                if batch.num_rows:
+                    yield batch
+        except DAMAGE as error:
+            if is_service_fault(error):
+                raise StorageError(f"storage {self.storage.uri}: {reason(error)}") from error
+            if isinstance(error, FileNotFoundError) and not begun:
+                raise
+            if not self._catalogue.skip_damaged([file]):
+                raise UnreadableFile(f"{file.shown}: {one_line(error)} (ask again)") from error
 
 
 def _checked(
@@ -287,6 +287,10 @@ def _checked(
         return where
     own = ds.field("layer") == layer
     return own if where is None else own & where
+
+
+def _all_of(conditions: Sequence[ds.Expression]) -> ds.Expression | None:
+    return functools.reduce(operator.and_, conditions) if conditions else None
 
 
 def _mask_of(row: Mapping[str, Any]) -> NDArray[np.bool_]:

@@ -263,6 +263,15 @@ class Storage:
             if info.type == pafs.FileType.File
         }
 
+    def part_files(self, sweep: str, part: str) -> dict[Table, StoredFile]:
+        """The files that a part has at this moment."""
+        paths = [self.part_file(table, sweep, part) for table in TRIAL_TABLES]
+        return {
+            table: StoredFile(table, sweep, part, info.path, info.size, info.mtime_ns or 0, True)
+            for table, info in zip(TRIAL_TABLES, self._look(paths), strict=True)
+            if info.type == pafs.FileType.File
+        }
+
     def quarantine_folder(self, label: str) -> str:
         """A folder for damaged files that is not there yet, named after `label`."""
         folders = pafs.FileSelector(f"{self.root}/{_QUARANTINE}", allow_not_found=True)

@@ -211,7 +211,11 @@ class MaskRow:
     @property
     def kept(self) -> int:
         """Number of gates that are open."""
-        return int(np.bitwise_count(np.frombuffer(self.bits, dtype=np.uint8)).sum(dtype=np.int64))
+        # Eight bytes at a time, and the rest.
+        whole = len(self.bits) // 8
+        words = np.frombuffer(self.bits, dtype=np.uint64, count=whole)
+        rest = int.from_bytes(self.bits[8 * whole :], "little")
+        return int(np.bitwise_count(words).sum(dtype=np.int64)) + rest.bit_count()
 
     @property
     def sparsity(self) -> float:

@@ -10,18 +10,11 @@ from contextlib import suppress
 import pyarrow as pa
 
 from ticketsweep.errors import StorageError
-from ticketsweep.store.files import (
-    UnreadableFile,
-    committed_status,
-    encode,
-    open_fragment,
-    put,
-    read_file,
-    remove,
-    status_of,
-)
+from ticketsweep.store.encoding import encode
+from ticketsweep.store.files import UnreadableFile, open_fragment, put, remove, status_of
+from ticketsweep.store.parts import committed_status, read_trial
 from ticketsweep.store.paths import Leftover, Storage, this_host
-from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, Table, TrialRows, arrow_table
+from ticketsweep.store.schema import TRIAL_TABLES, Table, TrialRows, arrow_table
 
 _STALE_SECONDS = 3600.0  # no write takes this long: what is older has lost its writer
 
@@ -100,14 +93,11 @@ def copy_trial(
     """
     if source_sweep == target_sweep:
         raise ValueError(f"a trial is copied from one sweep to another, got {source_sweep!r} twice")
-    status = committed_status(storage, source_sweep, trial_id)
-    if status is None:
+    rows = read_trial(storage, source_sweep, trial_id)
+    if rows is None:
         raise StorageError(f"sweep {source_sweep} has no whole trial {trial_id} to copy")
-    tables: dict[Table, pa.Table] = {}
-    for table in TRIAL_TABLES:
-        file = storage.file(table, source_sweep, trial_id)
-        rows = SCHEMAS[table].empty_table() if file is None else read_file(storage, file)
-        tables[table] = _with_column(rows, "sweep", target_sweep)
+    status = str(rows["trials"]["status"][0].as_py())
+    tables = {table: _with_column(of, "sweep", target_sweep) for table, of in rows.items()}
     tables["trials"] = _with_column(tables["trials"], "search", search)
     _commit(storage, target_sweep, trial_id, status, tables)
 
