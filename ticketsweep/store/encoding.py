@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -63,7 +64,7 @@ def encode_part(
     replaces: names of parts whose trials are all in this one.
     cancelled: asked before each row group.
 
-    Raises KeyboardInterrupt if it was cancelled.
+    Raises CancelledError if it was.
     """
     level, page = _PART_LEVEL, _PART_PAGE
     if table == "masks":
@@ -72,7 +73,7 @@ def encode_part(
     with _Encoder(table, level, stamp, page_size=page) as encoder:
         for group in _row_groups(rows, enough=_ENOUGH_OF_PART, most=_MOST_OF_PART):
             if cancelled():
-                raise KeyboardInterrupt
+                raise CancelledError
             encoder.add(group)
     return encoder.sealed()
 

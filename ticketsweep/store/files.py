@@ -107,6 +107,18 @@ def remove(storage: Storage, path: str) -> None:
         ) from error
 
 
+def read_bytes(storage: Storage, file: StoredFile) -> pa.Buffer:
+    """The whole of a file. Raises UnreadableFile or FileNotFoundError."""
+    try:
+        with storage.filesystem.open_input_file(file.path) as stream:
+            content: pa.Buffer = stream.read_buffer()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from error
+    return content
+
+
 def open_fragment(
     storage: Storage, file: StoredFile, content: pa.Buffer | None = None
 ) -> ds.ParquetFileFragment:

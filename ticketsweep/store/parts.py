@@ -38,31 +38,49 @@ class Part:
     trials: frozenset[str]
 
 
-def committed_parts(storage: Storage, sweep: str) -> list[Part]:
-    """The parts of a sweep that stand for their trials; damaged ones are left out."""
+@dataclass(frozen=True)
+class PartStates:
+    """The parts of a sweep.
+
+    Attributes
+    ----------
+    committed: those that stand for their trials.
+    unreadable: names of those whose file of `trials` is damaged.
+    """
+
+    committed: tuple[Part, ...]
+    unreadable: frozenset[str]
+
+
+def part_states(storage: Storage, sweep: str) -> PartStates:
+    """The parts of a sweep as they are at this moment. Raises StorageError."""
     for _ in range(_ATTEMPTS):
         try:
-            return _committed_parts(storage, sweep)
+            return _part_states(storage, sweep)
         except FileNotFoundError:
             continue  # merged into another since it was listed
     raise StorageError(f"storage {storage.uri}: the parts of sweep {sweep} change all the time")
 
 
-def _committed_parts(storage: Storage, sweep: str) -> list[Part]:
+def _part_states(storage: Storage, sweep: str) -> PartStates:
     trials: dict[str, frozenset[str]] = {}
     replaced: set[str] = set()
+    unreadable: set[str] = set()
     for file in stable_parts(storage, sweep):
         try:
             fragment = open_fragment(storage, file)
-            trials[file.name] = trials_of(fragment, file)
-            replaced |= replaced_by(fragment, file)
+            of, instead_of = trials_of(fragment, file), replaced_by(fragment, file)
         except UnreadableFile:
+            unreadable.add(file.name)
             continue
-    return [
+        trials[file.name] = of
+        replaced |= instead_of
+    committed = tuple(
         Part(sweep, name, storage.part_files(sweep, name), of)
         for name, of in trials.items()
         if name not in replaced
-    ]
+    )
+    return PartStates(committed, frozenset(unreadable))
 
 
 def stable_parts(storage: Storage, sweep: str) -> list[StoredFile]:
@@ -118,7 +136,8 @@ def _own_status(storage: Storage, sweep: str, trial_id: str) -> str | None:
 
 
 def _part_of(storage: Storage, sweep: str, trial_id: str) -> Part | None:
-    return next((p for p in committed_parts(storage, sweep) if trial_id in p.trials), None)
+    committed = part_states(storage, sweep).committed
+    return next((part for part in committed if trial_id in part.trials), None)
 
 
 def read_trial(storage: Storage, sweep: str, trial_id: str) -> dict[Table, pa.Table] | None:

@@ -113,13 +113,14 @@ def remove_leftovers(storage: Storage, sweep: str) -> int:
     A file of a running process of this machine stays, and one of another machine for an hour.
     Raises StorageError where deleting is not allowed.
     """
-    dead = [file for file in storage.leftovers(sweep) if _is_dead(file)]
+    dead = [file for file in storage.leftovers(sweep) if is_dead(file)]
     for file in dead:
         remove(storage, file.path)
     return len(dead)
 
 
-def _is_dead(file: Leftover) -> bool:
+def is_dead(file: Leftover) -> bool:
+    """Whether the process that has left this is no more, as far as can be told from here."""
     if time.time() - file.mtime_ns / 1e9 > _STALE_SECONDS:
         return True
     if file.host != this_host():

@@ -1,0 +1,375 @@
+"""Merging the many files of a sweep's complete trials into few: parts.
+
+A part is a file of each table under one new name. That of `trials` is written last and commits the
+others; from then on readers take its trials from it, and leave out their own files as well as parts
+whose trials it has taken in. Then those are deleted, the file that commits a trial first. So every
+trial is there once at any moment, and a compaction that was killed has left only files that no
+reader sees, which the next one deletes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ticketsweep.errors import StorageError
+from ticketsweep.store.encoding import encode_part, is_sealed
+from ticketsweep.store.files import (
+    DAMAGE,
+    UnreadableFile,
+    open_fragment,
+    put,
+    read_bytes,
+    remove,
+    status_of,
+)
+from ticketsweep.store.parts import Part, part_states
+from ticketsweep.store.paths import Storage, StoredFile, one_line
+from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, TRIALS, Table
+from ticketsweep.store.writer import is_dead, remove_leftovers
+
+PART_BYTES = 1 << 27
+"""Of rows in memory, of which a part is made; a larger trial is a part of its own."""
+
+_THREADS = min(4, os.cpu_count() or 1)  # each packs one part
+_READERS = 4
+_ORDER: Mapping[Table, tuple[str, ...]] = {
+    "masks": ("layer", "trial_id", "replicate", "step"),
+    "replicates": ("trial_id", "replicate"),
+    "curves": ("trial_id", "replicate", "step"),
+    "trials": ("trial_id",),
+}
+
+Rows = dict[Table, pa.Table]
+Report = Callable[[int, int], None]
+"""Is told how many of how many trials are merged."""
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What has been done to one sweep.
+
+    Attributes
+    ----------
+    trials: how many were written into new parts, those of merged parts included.
+    files_before, bytes_before, files_after, bytes_after: of the sweep's trials.
+    left: a line for each trial or part that stays as it is, since it cannot be read.
+    """
+
+    sweep: str
+    trials: int
+    files_before: int
+    bytes_before: int
+    files_after: int
+    bytes_after: int
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Trials to be merged: one with files of its own, or those of a part."""
+
+    files: Mapping[Table, StoredFile]
+    trials: frozenset[str]
+    part: str | None
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sources that become one part, with their rows."""
+
+    sources: list[_Source]
+    rows: list[Rows]
+
+    @property
+    def trials(self) -> int:
+        return sum(len(source.trials) for source in self.sources)
+
+    @property
+    def replaced(self) -> list[str]:
+        return [source.part for source in self.sources if source.part is not None]
+
+
+def compact(storage: Storage, sweep: str, *, report: Report) -> Compaction:
+    """Merge the files of a sweep's complete trials.
+
+    Trials go into parts from dense to sparse, so that a query for sparse masks leaves out whole
+    parts; within a part masks lie by layer and then by trial. Parts that are less than half full
+    are merged again. Stopped and failed trials stay as they are, since they may be written anew.
+    Readers and writers may go on meanwhile. In memory are a few times `PART_BYTES`, whatever the
+    sweep's size, or the largest trial's rows if that is more.
+
+    Raises StorageError if there is no such sweep, if another process compacts it, or where the
+    storage cannot be written to; what has been merged until then stays merged.
+    """
+    _check_sweep(storage, sweep)
+    with _claim(storage, sweep) as still_ours:
+        files_before, bytes_before = _totals(storage, sweep)
+        _finish_earlier(storage, sweep)
+        work = _sources(storage, sweep)
+        left: list[str] = []
+        done, total = 0, sum(len(source.trials) for source in work)
+        report(done, total)
+        for group, encoded in _encoded(_groups(storage, work, left)):
+            still_ours()
+            _commit(storage, sweep, group, encoded)
+            done += group.trials
+            report(done, total)
+        files_after, bytes_after = _totals(storage, sweep)
+    return Compaction(
+        sweep, done, files_before, bytes_before, files_after, bytes_after, tuple(left)
+    )
+
+
+def _check_sweep(storage: Storage, sweep: str) -> None:
+    known = storage.sweeps_with_trials()
+    if sweep not in known:
+        has = f"it has {', '.join(known)}" if known else "it has no trial yet"
+        raise StorageError(f"storage {storage.uri} has no trials of a sweep {sweep!r} ({has})")
+
+
+@contextmanager
+def _claim(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
+    """Keep other compactions of the sweep away; what is yielded checks and renews the claim.
+
+    Each writes its claim and then looks for others, so that of two at least one sees the other's.
+    """
+    own = storage.claim_file(sweep)
+
+    def write() -> None:
+        try:
+            storage.filesystem.create_dir(own.rsplit("/", 1)[0], recursive=True)
+            with storage.filesystem.open_output_stream(own) as stream:
+                stream.write(b"ticketsweep")
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"storage {storage.uri}: sweep {sweep} cannot be compacted: {one_line(error)} "
+                f"(mend the permissions, or free some space)"
+            ) from error
+
+    def still_ours() -> None:
+        if all(claim.path != own for claim in storage.claims(sweep)):
+            raise StorageError(
+                f"sweep {sweep}: this compaction was taken for dead, since it had not moved for an "
+                f"hour; what it has merged stays merged (run the same command again)"
+            )
+        write()
+
+    write()
+    try:
+        for other in storage.claims(sweep):
+            if other.path != own and not is_dead(other):
+                raise StorageError(
+                    f"sweep {sweep} is being compacted by process {other.pid} of {other.host} "
+                    f"(wait until it has ended, then run the same command again)"
+                )
+        yield still_ours
+    finally:
+        remove(storage, own)
+
+
+def _totals(storage: Storage, sweep: str) -> tuple[int, int]:
+    files = [file for table in TRIAL_TABLES for file in storage.files(table, sweep)]
+    return len(files), sum(file.size for file in files)
+
+
+def _finish_earlier(storage: Storage, sweep: str) -> None:
+    """Delete what no reader sees, since a part has replaced it or was never committed."""
+    remove_leftovers(storage, sweep)
+    states = part_states(storage, sweep)
+    whole = [part for part in states.committed if len(part.files) == len(TRIAL_TABLES)]
+    inside = frozenset[str]().union(*(part.trials for part in whole))
+    kept = {part.name for part in states.committed} | states.unreadable
+    for table in reversed(TRIAL_TABLES):  # `trials` first
+        for file in storage.files(table, sweep):
+            if file.name not in kept if file.compacted else file.name in inside:
+                remove(storage, file.path)
+
+
+def _sources(storage: Storage, sweep: str) -> list[_Source]:
+    """All that is worth merging, from dense to sparse; nothing where that would change nothing."""
+    parts = part_states(storage, sweep).committed
+    inside = frozenset[str]().union(*(part.trials for part in parts))
+    files: dict[str, dict[Table, StoredFile]] = {}
+    for table in reversed(TRIAL_TABLES):  # `trials` first: what it commits is there by then
+        for file in storage.files(table, sweep):
+            if not file.compacted and file.name not in inside:
+                files.setdefault(file.name, {})[table] = file
+    committed = [of for of in files.values() if "trials" in of]
+    with ThreadPoolExecutor(_READERS) as pool:
+        looked = pool.map(lambda of: _own_source(storage, of), committed)
+        own = [source for source in looked if source is not None]
+    small = [source for part in parts if (source := _small_part(storage, part)) is not None]
+    if not own and len(small) < 2:
+        return []
+    return sorted([*small, *own], key=lambda source: source.sparsity)
+
+
+def _own_source(storage: Storage, files: Mapping[Table, StoredFile]) -> _Source | None:
+    """A trial with files of its own; None unless it is complete."""
+    try:
+        fragment = open_fragment(storage, files["trials"])
+    except (UnreadableFile, FileNotFoundError):
+        return None
+    if status_of(fragment) != "complete":
+        return None
+    stated = fragment.metadata.row_group(0).column(TRIALS.names.index("sparsity")).statistics
+    known = stated is not None and stated.has_min_max
+    trial = frozenset([files["trials"].name])
+    return _Source(files, trial, None, stated.min if known else 0.0)
+
+
+def _small_part(storage: Storage, part: Part) -> _Source | None:
+    try:
+        fragments = [open_fragment(storage, file) for file in part.files.values()]
+    except (UnreadableFile, FileNotFoundError):
+        return None
+    groups = [group for fragment in fragments for group in fragment.row_groups]
+    if sum(group.total_byte_size for group in groups) >= PART_BYTES // 2:
+        return None
+    return _Source(part.files, part.trials, part.name, 0.0)
+
+
+def _groups(storage: Storage, work: Sequence[_Source], left: list[str]) -> Iterator[_Group]:
+    """The sources by what fits one part, read; what cannot be read is added to `left`."""
+    group, held = _Group([], []), 0
+    for source, rows in _in_order(lambda each: _loaded(storage, each), work, ahead=2 * _READERS):
+        if isinstance(rows, str):
+            left.append(rows)
+            continue
+        size = sum(table.nbytes for table in rows.values())
+        if group.sources and held + size > PART_BYTES:
+            yield group
+            group, held = _Group([], []), 0
+        group.sources.append(source)
+        group.rows.append(rows)
+        held += size
+    if group.sources:
+        yield group
+
+
+def _in_order(
+    load: Callable[[_Source], Rows | str], work: Sequence[_Source], *, ahead: int
+) -> Iterator[tuple[_Source, Rows | str]]:
+    waiting = iter(work)
+    with ThreadPoolExecutor(_READERS) as pool:
+        running: list[tuple[_Source, Future[Rows | str]]] = []
+        try:
+            while True:
+                more = itertools.islice(waiting, ahead - len(running))
+                running += [(source, pool.submit(load, source)) for source in more]
+                if not running:
+                    return
+                source, rows = running.pop(0)
+                yield source, rows.result()
+        finally:
+            for _, each in running:
+                each.cancel()
+
+
+def _loaded(storage: Storage, source: _Source) -> Rows | str:
+    """The rows of a source, every byte of which has been checked; or why it must stay."""
+    rows: dict[Table, pa.Table] = {}
+    for table in TRIAL_TABLES:
+        file = source.files.get(table)
+        if file is None:
+            return f"{source.files['trials'].shown}: its file of {table} is missing"
+        try:
+            content = read_bytes(storage, file)
+            if is_sealed(content) is False:
+                return f"{file.shown}: its bytes are not those that were written"
+            rows[table] = open_fragment(storage, file, content).to_table(schema=SCHEMAS[table])
+        except FileNotFoundError:
+            return f"{file.shown}: it has gone meanwhile"
+        except UnreadableFile as error:
+            return str(error)
+        except DAMAGE as error:
+            return f"{file.shown}: {one_line(error)}"
+        if not set(rows[table]["trial_id"].to_pylist()) <= source.trials:
+            return f"{file.shown}: it has rows of another trial"
+    return rows
+
+
+def _encoded(groups: Iterator[_Group]) -> Iterator[tuple[_Group, Mapping[Table, pa.Buffer]]]:
+    """Each group with the files of its part, in order; some threads pack the ones that follow."""
+    cancelled = Event()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        running: list[tuple[_Group, Future[Mapping[Table, pa.Buffer]]]] = []
+        try:
+            while True:
+                for group in itertools.islice(groups, _THREADS - len(running)):
+                    running.append((group, pool.submit(_encode, group, cancelled.is_set)))
+                if not running:
+                    return
+                group, files = running.pop(0)
+                yield group, files.result()
+        finally:
+            cancelled.set()
+            for _, each in running:
+                each.cancel()
+
+
+def _encode(group: _Group, cancelled: Callable[[], bool]) -> Mapping[Table, pa.Buffer]:
+    files: dict[Table, pa.Buffer] = {}
+    for table in TRIAL_TABLES:
+        rows = pa.concat_tables([each.pop(table) for each in group.rows])  # freed when packed
+        keys = rows.select(_ORDER[table])
+        rows = rows.take(pc.sort_indices(keys, [(k, "ascending") for k in _ORDER[table]]))
+        files[table] = encode_part(table, rows, group.replaced, cancelled=cancelled)
+        if not _decodes_to(files[table], rows, cancelled):
+            raise StorageError(f"this version of pyarrow does not read the {table} it has written")
+    return files
+
+
+def _decodes_to(encoded: pa.Buffer, rows: pa.Table, cancelled: Callable[[], bool]) -> bool:
+    parquet = pq.ParquetFile(pa.BufferReader(encoded), page_checksum_verification=True)
+    start = 0
+    for index in range(parquet.num_row_groups):
+        if cancelled():
+            raise CancelledError
+        group = parquet.read_row_group(index)
+        expected = rows.slice(start, len(group))
+        # No NaN is equal to another; masks have none.
+        own = [name for name in rows.column_names if not pa.types.is_floating(rows[name].type)]
+        own = [name for name in own if not pa.types.is_map(rows[name].type)]
+        if not group.select(own).equals(expected.select(own)):
+            return False
+        start += len(group)
+    return start == len(rows)
+
+
+def _commit(
+    storage: Storage, sweep: str, group: _Group, encoded: Mapping[Table, pa.Buffer]
+) -> None:
+    """Put a part in place, read it back, and delete what it replaces."""
+    name = secrets.token_hex(8)
+    for table in TRIAL_TABLES:
+        path = storage.part_file(table, sweep, name)
+        put(storage, path, encoded[table])
+        try:
+            with storage.filesystem.open_input_file(path) as stream:
+                same = stream.read_buffer().equals(encoded[table])
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"storage {storage.uri}: cannot read back {path}: {one_line(error)}"
+            ) from error
+        if not same:
+            remove(storage, path)
+            raise StorageError(
+                f"storage {storage.uri}: {path} does not read as it was written (check the disk; "
+                f"all trials are where they were)"
+            )
+    for source in group.sources:
+        for table in reversed(TRIAL_TABLES):  # `trials` first
+            remove(storage, source.files[table].path)
