@@ -152,6 +152,7 @@ class Storage:
         return cls(uri, filesystem, root.rstrip("/"), Path(root))
 
     def _create(self) -> None:
+        self._look([self.root])  # where a service is down, one request fails sooner than six
         probe = f"{self.root}/.probe-{secrets.token_hex(8)}"
         try:
             for table in SCHEMAS:
@@ -239,6 +240,8 @@ class Storage:
             name = parts[-1].removesuffix(_SUFFIX)
             if name == parts[-1] or name.startswith("."):
                 continue
+            if compacted and not valid_name(name):
+                continue  # nobody has written it
             of = parts[1].removeprefix(_PARTITION)
             at = info.mtime_ns or 0
             found.append(StoredFile(table, of, name, info.path, info.size, at, compacted))

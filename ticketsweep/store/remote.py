@@ -68,8 +68,8 @@ def open_remote(uri: str) -> tuple[pafs.FileSystem, str]:
     kind = "s3" if parts.scheme == "s3" else "gs"
     user, _, bucket = parts.netloc.rpartition("@")
     anonymous = kind == "gs" and user == _ANONYMOUS
-    # A secret with a slash in it, as Amazon's are, ends what a URI takes for its user.
-    if (user and not anonymous) or ":" in bucket:
+    # A slash in a secret (Amazon's have them) ends what a URI takes for its user.
+    if (user and not anonymous) or ":" in bucket or "@" in parts.path:
         raise StorageError(
             f"storage {shown} must be given without credentials, which would be shown and stored "
             f"along with it (they belong into {_CREDENTIALS[kind]})"
