@@ -19,8 +19,9 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.encoding import encode, is_sealed
 from ticketsweep.store.files import put
 from ticketsweep.store.paths import Storage, temporary_path
+from ticketsweep.store.quarantine import quarantine
 from ticketsweep.store.schema import MASKS, SCHEMAS, TrialRows, arrow_table
-from ticketsweep.store.verify import Verification, quarantine, verify
+from ticketsweep.store.verify import Verification, verify
 from ticketsweep.store.writer import write_sweep, write_trial
 
 TABLES = ("trials", "replicates", "masks", "curves")
@@ -252,7 +253,7 @@ def test_quarantine_moves_lost_trials_aside_and_the_rest_is_sound(filled, make_t
     (filled.local / "sweeps/sweep=a/sweep.parquet").write_bytes(b"?")
     before = {path.read_bytes() for path in filled.local.rglob("*.parquet")}
     for _ in range(2):
-        moved = quarantine(filled, check(filled).losses, label="now")
+        moved = quarantine(filled, check(filled), label="now")
     assert moved == []
     assert check(filled).sound
     assert {path.read_bytes() for path in filled.local.rglob("*.parquet")} == before
@@ -268,15 +269,15 @@ def test_quarantine_moves_lost_trials_aside_and_the_rest_is_sound(filled, make_t
     write_trial(filled, "a", make_trial("t1", seed=1))
     assert check(filled).trials == 3
     path.write_bytes(b"damaged again")
-    moved = quarantine(filled, check(filled).losses, label="now")
+    moved = quarantine(filled, check(filled), label="now")
     assert moved[0] == "quarantine/now-1/trials/sweep=a/t1.parquet"
 
 
 def test_a_trial_written_anew_since_the_check_is_not_moved(filled, make_trial):
     (filled.local / "trials/sweep=a/t1.parquet").write_bytes(b"damaged")
-    losses = check(filled).losses
+    found = check(filled)
     write_trial(filled, "a", make_trial("t1", seed=1))
-    assert quarantine(filled, losses, label="now") == []
+    assert quarantine(filled, found, label="now") == []
     assert check(filled).sound
 
 

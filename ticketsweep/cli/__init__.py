@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
-from ticketsweep.cli.masks import verify
+from ticketsweep.cli.masks import compact, verify
 from ticketsweep.cli.notes import note
 from ticketsweep.cli.reading import list_, query, stability, status
 from ticketsweep.cli.running import run, trial
@@ -138,7 +138,7 @@ masks = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Check and maintain the mask database.",
-    short_help="Check the mask database.",
+    short_help="Check and compact the mask database.",
 )
 app.add_typer(masks, name="masks")
 masks.command(
@@ -146,3 +146,8 @@ masks.command(
     short_help="Check every byte and row of the database.",
     epilog=_examples("masks verify", "masks verify quickstart --quarantine"),
 )(verify)
+masks.command(
+    cls=_Command,
+    short_help="Merge the files of single trials into few.",
+    epilog=_examples("masks compact", "masks compact quickstart"),
+)(compact)

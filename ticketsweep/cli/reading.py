@@ -113,6 +113,8 @@ def query(
     database = open_database(storage or default_storage())
     answer = with_distinct_names(database.sql(sql, bound))
     notes(database.warnings)
+    for name in database.crowded:
+        note(f"sweep {name} has many small files: `ticketsweep masks compact {name}` merges them")
     if out is not None:
         write_answer(answer, out, wanted.value)
         note(f"{answer.num_rows:,} rows written to {out}")

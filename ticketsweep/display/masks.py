@@ -1,9 +1,10 @@
-"""What a check of the mask database has found."""
+"""What a check or a compaction of the mask database has come to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ticketsweep.display.figures import plural
 from ticketsweep.display.terminal import Column, table
-from ticketsweep.store.verify import Loss, Verification
+from ticketsweep.store.compaction import Compaction
+from ticketsweep.store.verify import Damage, Verification
 
 _SHOWN = 100  # rows of the table; --format json has all
 
@@ -39,7 +41,7 @@ def verification_parts(
     if found.sound:
         yield f"{checked}: sound"
         return
-    rows = [(each.file, each.reason) for loss in found.losses for each in loss.damage]
+    rows = [(each.file, each.reason) for each in _all_damage(found)]
     yield table(
         [
             Column("damaged file", [file for file, _ in rows[:_SHOWN]], right=False, wrap=True),
@@ -49,7 +51,11 @@ def verification_parts(
     if len(rows) > _SHOWN:
         yield f"({_SHOWN} of {len(rows)} shown; --format json has all)"
     yield f"{checked}: {plural(len(rows), 'fault')}"
-    yield f"Lost: {_named(found.losses)}."
+    names = _lost(found)
+    yield f"Lost: {', '.join(names[:_SHOWN]) or 'nothing'}{', …' if names[_SHOWN:] else ''}."
+    for part in found.parts:
+        kept = f"{plural(len(part.sound), 'other trial')} of it {_are(len(part.sound))} whole"
+        yield f"The part {part.name} of sweep {part.sweep} is damaged; {kept}."
     if quarantined:
         folder = "/".join(quarantined[0].split("/")[:2])
         yield f"Moved aside, to {folder} of the storage: {plural(len(quarantined), 'file')}."
@@ -59,14 +65,27 @@ def verification_parts(
         yield "what was lost anew."
 
 
-def _named(losses: Sequence[Loss]) -> str:
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _all_damage(found: Verification) -> list[Damage]:
+    of_trials = [each for loss in found.losses for each in loss.damage]
+    return of_trials + [each for part in found.parts for each in part.damage]
+
+
+def _lost(found: Verification) -> list[str]:
     names = [
         f"the row of sweep {loss.sweep}"
         if loss.trial_id is None
         else f"trial {loss.trial_id} of sweep {loss.sweep}"
-        for loss in losses
+        for loss in found.losses
     ]
-    return f"{', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
+    return names + [
+        f"trial {trial} of sweep {part.sweep}"
+        for part in found.parts
+        for trial in sorted(part.lost)
+    ]
 
 
 def verification_record(found: Verification, *, quarantined: Sequence[str]) -> dict[str, Any]:
@@ -85,6 +104,30 @@ def verification_record(found: Verification, *, quarantined: Sequence[str]) -> d
             }
             for loss in found.losses
         ],
+        "damaged_parts": [
+            {
+                "sweep": part.sweep,
+                "part": part.name,
+                "damage": [{"file": each.file, "reason": each.reason} for each in part.damage],
+                "lost": sorted(part.lost),
+                "sound": sorted(part.sound),
+            }
+            for part in found.parts
+        ],
         "leftovers": list(found.leftovers),
         "quarantined": list(quarantined),
     }
+
+
+def compaction_line(done: Compaction) -> str:
+    """`lenet: 40 trials merged: 160 files of 13.2 MB are 4 of 9.1 MB now`."""
+    if not done.trials:
+        return f"{done.sweep}: nothing to merge ({plural(done.files_after, 'file')})"
+    before = f"{plural(done.files_before, 'file')} of {done.bytes_before / 1e6:,.1f} MB"
+    after = f"{done.files_after:,} of {done.bytes_after / 1e6:,.1f} MB"
+    return f"{done.sweep}: {plural(done.trials, 'trial')} merged: {before} are {after} now"
+
+
+def compaction_record(done: Compaction) -> dict[str, Any]:
+    """The same as plain values."""
+    return asdict(done)

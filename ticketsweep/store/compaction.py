@@ -9,12 +9,11 @@ reader sees, which the next one deletes.
 
 from __future__ import annotations
 
-import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Event
 
@@ -36,6 +35,7 @@ from ticketsweep.store.files import (
 from ticketsweep.store.parts import Part, part_states
 from ticketsweep.store.paths import Storage, StoredFile, one_line
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, TRIALS, Table
+from ticketsweep.store.threads import in_order
 from ticketsweep.store.writer import is_dead, remove_leftovers
 
 PART_BYTES = 1 << 27
@@ -244,7 +244,10 @@ def _small_part(storage: Storage, part: Part) -> _Source | None:
 def _groups(storage: Storage, work: Sequence[_Source], left: list[str]) -> Iterator[_Group]:
     """The sources by what fits one part, read; what cannot be read is added to `left`."""
     group, held = _Group([], []), 0
-    for source, rows in _in_order(lambda each: _loaded(storage, each), work, ahead=2 * _READERS):
+    loaded = in_order(
+        work, lambda each: _loaded(storage, each), threads=_READERS, ahead=2 * _READERS
+    )
+    for source, rows in loaded:
         if isinstance(rows, str):
             left.append(rows)
             continue
@@ -257,25 +260,6 @@ def _groups(storage: Storage, work: Sequence[_Source], left: list[str]) -> Itera
         held += size
     if group.sources:
         yield group
-
-
-def _in_order(
-    load: Callable[[_Source], Rows | str], work: Sequence[_Source], *, ahead: int
-) -> Iterator[tuple[_Source, Rows | str]]:
-    waiting = iter(work)
-    with ThreadPoolExecutor(_READERS) as pool:
-        running: list[tuple[_Source, Future[Rows | str]]] = []
-        try:
-            while True:
-                more = itertools.islice(waiting, ahead - len(running))
-                running += [(source, pool.submit(load, source)) for source in more]
-                if not running:
-                    return
-                source, rows = running.pop(0)
-                yield source, rows.result()
-        finally:
-            for _, each in running:
-                each.cancel()
 
 
 def _loaded(storage: Storage, source: _Source) -> Rows | str:
@@ -304,20 +288,14 @@ def _loaded(storage: Storage, source: _Source) -> Rows | str:
 def _encoded(groups: Iterator[_Group]) -> Iterator[tuple[_Group, Mapping[Table, pa.Buffer]]]:
     """Each group with the files of its part, in order; some threads pack the ones that follow."""
     cancelled = Event()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        running: list[tuple[_Group, Future[Mapping[Table, pa.Buffer]]]] = []
+    encoded = in_order(
+        groups, lambda each: _encode(each, cancelled.is_set), threads=_THREADS, ahead=_THREADS
+    )
+    with closing(encoded):
         try:
-            while True:
-                for group in itertools.islice(groups, _THREADS - len(running)):
-                    running.append((group, pool.submit(_encode, group, cancelled.is_set)))
-                if not running:
-                    return
-                group, files = running.pop(0)
-                yield group, files.result()
+            yield from encoded
         finally:
             cancelled.set()
-            for _, each in running:
-                each.cancel()
 
 
 def _encode(group: _Group, cancelled: Callable[[], bool]) -> Mapping[Table, pa.Buffer]:
@@ -352,7 +330,15 @@ def _decodes_to(encoded: pa.Buffer, rows: pa.Table, cancelled: Callable[[], bool
 def _commit(
     storage: Storage, sweep: str, group: _Group, encoded: Mapping[Table, pa.Buffer]
 ) -> None:
-    """Put a part in place, read it back, and delete what it replaces."""
+    """Put a part in place, and delete what it replaces."""
+    _put_part(storage, sweep, encoded)
+    for source in group.sources:
+        for table in reversed(TRIAL_TABLES):  # `trials` first
+            remove(storage, source.files[table].path)
+
+
+def _put_part(storage: Storage, sweep: str, encoded: Mapping[Table, pa.Buffer]) -> None:
+    """Write a part and read it back; its last file commits it."""
     name = secrets.token_hex(8)
     for table in TRIAL_TABLES:
         path = storage.part_file(table, sweep, name)
@@ -370,6 +356,15 @@ def _commit(
                 f"storage {storage.uri}: {path} does not read as it was written (check the disk; "
                 f"all trials are where they were)"
             )
-    for source in group.sources:
-        for table in reversed(TRIAL_TABLES):  # `trials` first
-            remove(storage, source.files[table].path)
+
+
+def rewrite_part(
+    storage: Storage, sweep: str, part: str, trials: frozenset[str], rows: Rows
+) -> None:
+    """Commit these trials' rows in place of a part, whose files stay where they are.
+
+    Raises StorageError as `compact` does.
+    """
+    with _claim(storage, sweep):
+        group = _Group([_Source({}, trials, part, 0.0)], [rows])
+        _put_part(storage, sweep, _encode(group, lambda: False))

@@ -42,8 +42,8 @@ def read_rows(file: StoredFile, fragment: ds.ParquetFileFragment, content: pa.Bu
     parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
     for batch in parquet.iter_batches(batch_size=_MASKS_AT_ONCE if file.table == "masks" else 4096):
         batch.validate(full=True)
-        some = _plain(batch)
-        rows += map(_checked_mask, some) if file.table == "masks" else some
+        some = plain_rows(batch)
+        rows += map(check_mask, some) if file.table == "masks" else some
     if len(rows) != fragment.metadata.num_rows:
         raise ValueError(
             f"it has {len(rows)} rows, but its footer says {fragment.metadata.num_rows}"
@@ -85,7 +85,8 @@ def check_statistics(content: pa.Buffer) -> None:
                 )
 
 
-def _plain(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows as plain values. Raises ValueError if a map has a key twice."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
     except KeyError as error:
@@ -106,8 +107,8 @@ def _check_names(file: StoredFile, rows: Rows) -> None:
                 raise ValueError(f"it lies under {name} {expected}, but has a row of {row[name]}")
 
 
-def _checked_mask(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row without its bits, whose figures all follow from shape and bits."""
+def check_mask(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row without its bits, from which all its figures must follow. Raises ValueError."""
     where = f"mask of replicate {row['replicate']}, layer {row['layer']!r}"
     nulls = [name for name, value in row.items() if value is None]
     if nulls or None in row["shape"]:

@@ -32,6 +32,7 @@ _LEVELS: Mapping[Table, int] = {"masks": 1}
 _ENOUGH_BITS = 1 << 18  # bytes of a row group of masks, to which no other layer's are added
 _MOST_BITS = 1 << 24  # bytes of a row group: what a reader holds at once
 _ENOUGH_OF_PART, _MOST_OF_PART = 1 << 16, 1 << 23  # the same of a part, of which a query wants less
+_MOST_WITHOUT_BITS = 1 << 20  # bytes of a row group of the other tables
 _PART_LEVEL, _PART_PAGE = 9, 1 << 20  # of the tables without bits
 _SMALL_PAGE = 1 << 15  # bytes
 _LARGE_PAGE = 1 << 18  # bytes, from which on zstd's levels mean other parsers
@@ -157,13 +158,13 @@ def _row_groups(rows: pa.Table, *, enough: int, most: int) -> Iterator[pa.Table]
     Parameters
     ----------
     enough: bytes of a run of masks, to which no other layer's are added.
-    most: bytes of a run.
+    most: bytes of a run of masks.
     """
     if not len(rows):
         yield rows
         return
     if "bits" not in rows.column_names:
-        at_once = max(1, len(rows) * most // max(1, rows.nbytes))
+        at_once = max(1, len(rows) * _MOST_WITHOUT_BITS // max(1, rows.nbytes))
         for start in range(0, len(rows), at_once):
             yield rows.slice(start, at_once)
         return

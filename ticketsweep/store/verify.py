@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import pyarrow as pa
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store.contents import Rows, check_statistics, disagreements, read_rows
 from ticketsweep.store.encoding import is_sealed
-from ticketsweep.store.files import DAMAGE, UnreadableFile, check_stamp, open_fragment
-from ticketsweep.store.paths import Storage, StoredFile, one_line, reason, valid_name
-from ticketsweep.store.remote import is_service_fault
+from ticketsweep.store.files import (
+    DAMAGE,
+    UnreadableFile,
+    check_stamp,
+    open_fragment,
+    read_bytes,
+)
+from ticketsweep.store.part_contents import PartContents, check_part
+from ticketsweep.store.parts import part_states
+from ticketsweep.store.paths import Storage, StoredFile, one_line, valid_name
 from ticketsweep.store.schema import TRIAL_TABLES, Table
+from ticketsweep.store.threads import in_order
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one file in memory
-_AHEAD = 4 * _THREADS  # trials handed to the threads at once
 _ATTEMPTS = 5  # at a trial that is being written anew under the check's eyes
 _TRIAL_ROW: Table = "trials"
 
@@ -50,6 +53,26 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class DamagedPart:
+    """A part, of many trials that were compacted, that is not as it was written.
+
+    Attributes
+    ----------
+    damage: at least one.
+    lost: ids of trials with rows that cannot be read or trusted.
+    sound: ids of the others, whose rows are whole.
+    files: those that are there.
+    """
+
+    sweep: str
+    name: str
+    damage: tuple[Damage, ...]
+    lost: frozenset[str]
+    sound: frozenset[str]
+    files: Mapping[Table, StoredFile]
+
+
+@dataclass(frozen=True)
 class Verification:
     """What a check has found.
 
@@ -57,6 +80,7 @@ class Verification:
     ----------
     trials, files, bytes: how much was checked.
     losses: trials and sweeps with damaged, missing or contradictory files.
+    parts: damaged ones of compacted trials.
     leftovers: files that belong to no committed trial (a writer is at work on them, or has been
         killed); no reader sees them.
     unsealed: files of a version that wrote no digest of the whole file. Their pages, rows and
@@ -67,13 +91,14 @@ class Verification:
     files: int
     bytes: int
     losses: tuple[Loss, ...]
+    parts: tuple[DamagedPart, ...]
     leftovers: tuple[str, ...]
     unsealed: int
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not self.losses
+        return not self.losses and not self.parts
 
 
 Report = Callable[[int, int], None]
@@ -95,26 +120,48 @@ def verify(storage: Storage, sweep: str | None = None, *, report: Report) -> Ver
         known = sorted({file.sweep for table in tables[:2] for file in storage.files(table)})
         has = f"it has {', '.join(known)}" if known else "it has no sweep yet"
         raise StorageError(f"storage {storage.uri} has no sweep {sweep!r} ({has})")
+    names = {file.sweep for file in listed} if sweep is None else {sweep}
+    merged = _Parts(storage, sorted(filter(valid_name, names)))
+    inside = {name: merged.trials(name) for name in names}
     units: dict[tuple[str, str | None], dict[Table, StoredFile]] = {}
+    hidden = []
     for file in listed:
         trial_id = None if file.table == "sweeps" else file.name
+        if file.compacted:
+            continue
+        if trial_id in inside[file.sweep]:
+            hidden.append(file.shown)  # a compaction was killed before it had deleted it
+            continue
         units.setdefault((file.sweep, trial_id), {})[file.table] = file
     committed = {key for key, of in units.items() if key[1] is None or _TRIAL_ROW in of}
     leftovers = [f.shown for key, of in units.items() if key not in committed for f in of.values()]
     work = [(key, of) for key, of in units.items() if key in committed]
-    found = _Found(leftovers=leftovers)
-    for done, one in enumerate(_in_threads(storage, work), 1):
+    found = _Found(leftovers=leftovers + hidden)
+    total = len(work) + sum(map(len, inside.values()))
+    done = 0
+    units_found = in_order(
+        work, lambda each: _check_unit(storage, *each), threads=_THREADS, ahead=4 * _THREADS
+    )
+    for _, one in units_found:
         found.add(one)
-        report(done, len(work))
-    names = {name for name, _ in units} if sweep is None else {sweep}
+        done += 1
+        report(done, total)
+    damaged, in_parts = [], 0
+    for contents, bad in merged.checked():
+        found.add(_Found(contents.files, contents.bytes, contents.unsealed))
+        in_parts += len(contents.trials)
+        report(min(done + in_parts, total), total)
+        if bad is not None:
+            damaged.append(bad)
     for name in filter(valid_name, names):
         found.leftovers += [_shown(storage, file.path) for file in storage.leftovers(name)]
     return Verification(
-        trials=sum(key[1] is not None for key in committed),
+        trials=sum(key[1] is not None for key in committed) + in_parts,
         files=found.files,
         bytes=found.bytes,
         losses=tuple(sorted(found.losses, key=lambda loss: (loss.sweep, loss.trial_id or ""))),
-        leftovers=tuple(sorted(found.leftovers)),
+        parts=tuple(damaged),
+        leftovers=tuple(sorted({*found.leftovers, *merged.orphans()})),
         unsealed=found.unsealed,
     )
 
@@ -137,28 +184,63 @@ class _Found:
         self.losses += other.losses
 
 
-_Key = tuple[str, str | None]
-_Work = tuple[_Key, Mapping[Table, StoredFile]]
+class _Parts:
+    """The parts of some sweeps, and those that come while they are checked."""
 
+    def __init__(self, storage: Storage, sweeps: Sequence[str]) -> None:
+        self._storage = storage
+        self._first = {sweep: part_states(storage, sweep) for sweep in sweeps}
 
-def _in_threads(storage: Storage, work: Iterable[_Work]) -> Iterator[_Found]:
-    """What each trial comes to, in order; few are begun before they are asked for."""
-    waiting = iter(work)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        running: list[Future[_Found]] = []
+    def trials(self, sweep: str) -> frozenset[str]:
+        """The trials that are in a part of the sweep."""
+        parts = self._first[sweep].committed if sweep in self._first else ()
+        return frozenset[str]().union(*(part.trials for part in parts))
+
+    def checked(self) -> Iterator[tuple[PartContents, DamagedPart | None]]:
+        """Each part with what was found in it. One that is merged into another is left out."""
+        for sweep in self._first:
+            seen: set[str] = set()
+            for _ in range(_ATTEMPTS):
+                states = part_states(self._storage, sweep)
+                names = {part.name for part in states.committed} | states.unreadable
+                new = [(sweep, name) for name in sorted(names - seen)]
+                if not new:
+                    break
+                for _, found in in_order(new, self._check, threads=_THREADS, ahead=_THREADS):
+                    yield found
+                seen |= names
+
+    def _check(self, part: tuple[str, str]) -> tuple[PartContents, DamagedPart | None]:
+        sweep, name = part
+        files = self._storage.part_files(sweep, name)
         try:
-            while True:
-                more = itertools.islice(waiting, _AHEAD - len(running))
-                running += [pool.submit(_check_unit, storage, *each) for each in more]
-                if not running:
-                    return
-                yield running.pop(0).result()
-        finally:
-            for each in running:
-                each.cancel()
+            found = check_part(self._storage, files) if files else PartContents()
+        except FileNotFoundError:
+            return PartContents(), None
+        path = self._storage.part_file
+        damage = tuple(
+            Damage(_shown(self._storage, path(table, sweep, name)), why)
+            for table, reasons in found.faults.items()
+            for why in reasons
+        )
+        lost, sound = frozenset(found.lost), frozenset(found.trials - found.lost)
+        bad = DamagedPart(sweep, name, damage, lost, sound, files) if damage else None
+        return found, bad
+
+    def orphans(self) -> Iterator[str]:
+        """Files of parts that no commit stands for."""
+        for sweep in self._first:
+            states = part_states(self._storage, sweep)
+            names = {part.name for part in states.committed} | states.unreadable
+            for table in TRIAL_TABLES:
+                for file in self._storage.parts(table, sweep):
+                    if file.name not in names:
+                        yield file.shown
 
 
-def _check_unit(storage: Storage, key: _Key, files: Mapping[Table, StoredFile]) -> _Found:
+def _check_unit(
+    storage: Storage, key: tuple[str, str | None], files: Mapping[Table, StoredFile]
+) -> _Found:
     sweep, trial_id = key
     if trial_id is None or not (valid_name(sweep) and valid_name(trial_id)):
         return _check_files(storage, key, files)
@@ -175,7 +257,9 @@ def _check_unit(storage: Storage, key: _Key, files: Mapping[Table, StoredFile]) 
     return found
 
 
-def _check_files(storage: Storage, key: _Key, files: Mapping[Table, StoredFile]) -> _Found:
+def _check_files(
+    storage: Storage, key: tuple[str, str | None], files: Mapping[Table, StoredFile]
+) -> _Found:
     found = _Found()
     damage: list[Damage] = []
     rows: dict[Table, Rows] = {}
@@ -211,15 +295,7 @@ def _read(storage: Storage, file: StoredFile, found: _Found) -> Rows:
 
     Raises UnreadableFile or FileNotFoundError.
     """
-    try:
-        with storage.filesystem.open_input_file(file.path) as stream:
-            content: pa.Buffer = stream.read_buffer()
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        if is_service_fault(error):
-            raise StorageError(f"storage {storage.uri}: {reason(error)}") from error
-        raise UnreadableFile(f"cannot be read: {one_line(error)}") from error
+    content = read_bytes(storage, file)
     found.files += 1
     found.bytes += content.size
     sealed = is_sealed(content)
@@ -251,38 +327,3 @@ def _beside(files: Mapping[Table, StoredFile], table: Table) -> str:
 
 def _shown(storage: Storage, path: str) -> str:
     return path.removeprefix(f"{storage.root}/")
-
-
-def quarantine(storage: Storage, losses: Sequence[Loss], *, label: str) -> list[str]:
-    """Move all files of the lost trials aside, deleting none; returns where they lie now.
-
-    The file that commits a trial goes first, so that no reader sees half of it. A trial that has
-    been written anew since it was checked stays.
-
-    Parameters
-    ----------
-    label: names the new folder below `quarantine`.
-
-    Raises StorageError where moving is not possible.
-    """
-    folder = storage.quarantine_folder(label)
-    moved = []
-    for loss in losses:
-        if loss.trial_id is not None and valid_name(loss.trial_id) and valid_name(loss.sweep):
-            now = storage.trial_files(loss.sweep, loss.trial_id)
-            if set(now.values()) != set(loss.files):
-                continue
-        for file in loss.files:
-            target = f"{folder}/{file.shown}"
-            try:
-                storage.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
-                storage.filesystem.move(file.path, target)
-            except FileNotFoundError:
-                continue
-            except (pa.ArrowException, OSError) as error:
-                raise StorageError(
-                    f"storage {storage.uri}: cannot move {file.shown} to {target}: "
-                    f"{one_line(error)} (mend the permissions, then run the same command again)"
-                ) from error
-            moved.append(_shown(storage, target))
-    return moved
