@@ -24,7 +24,7 @@ LEVELS = (
     ("train", "store", "analysis"),
     ("records",),
     ("trial", "results"),
-    ("sweep", "display"),
+    ("exchange", "sweep", "display"),
     ("cli", "__main__"),
 )
 CONFIGURATION = {"config", "families", "names", "sections", "settings", "space", "distributions"}
@@ -35,7 +35,7 @@ KEPT_TO = {
     "ray": {"sweep"},
     "optuna": {"sweep"},
     "wandb": {"sweep"},
-    "torch": {"train", "trial", "sweep", "cli"},
+    "torch": {"train", "trial", "exchange", "sweep", "cli"},
     "torchvision": {"train"},
     "pydantic": {"config", "families", "sections", "space"},
     "ruamel": {"settings"},

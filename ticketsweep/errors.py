@@ -48,6 +48,10 @@ class QueryError(UserError):
     """A query is not one SELECT, or is not valid SQL."""
 
 
+class ExchangeError(UserError):
+    """A ticket cannot be exported, or a file not imported, as asked."""
+
+
 class SweepError(UserError):
     """A sweep cannot be started or continued as asked."""
 

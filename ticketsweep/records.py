@@ -36,8 +36,15 @@ def ticket_stability(tickets: Tickets, replicates: Sequence[Replicate]) -> Stabi
     return trial_stability(layers, seeds)
 
 
-def trial_figures(tickets: Tickets, stability: Stability | None) -> dict[str, object]:
-    """Columns of `trials`: means over the replicates that have not diverged."""
+def trial_figures(
+    tickets: Tickets, stability: Stability | None, *, threads: int
+) -> dict[str, object]:
+    """Columns of `trials`: means over the replicates that have not diverged.
+
+    Parameters
+    ----------
+    threads: of torch's, which decide how sums are rounded: who makes W_k again needs as many.
+    """
     density = _mean(tickets.density)
     return {
         "val_accuracy": _mean(tickets.val_accuracy),
@@ -50,6 +57,7 @@ def trial_figures(tickets: Tickets, stability: Stability | None) -> dict[str, ob
             "undecided": _mean(tickets.undecided),
             "train_seconds": tickets.train_seconds,
             "diverged": float((tickets.diverged > 0).sum()),
+            "threads": float(threads),
             **{
                 _metric(name): _mean(figures)
                 for name, figures in tickets.accuracies.items()

@@ -195,7 +195,7 @@ def run_trial(
         "error": None,
         "steps_done": tickets.steps,
         "wall_seconds": time.perf_counter() - clock,
-        **trial_figures(tickets, stability),
+        **trial_figures(tickets, stability, threads=torch.get_num_threads()),
     }
     rows = TrialRows(
         trial=row,

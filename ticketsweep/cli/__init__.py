@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
+from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.masks import compact, verify
 from ticketsweep.cli.notes import note
 from ticketsweep.cli.reading import list_, query, stability, status
@@ -137,8 +138,8 @@ app.command(
 masks = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Check and maintain the mask database.",
-    short_help="Check and compact the mask database.",
+    help="Check, compact, export and import the masks of the database.",
+    short_help="Check, compact, export and import masks.",
 )
 app.add_typer(masks, name="masks")
 masks.command(
@@ -151,3 +152,20 @@ masks.command(
     short_help="Merge the files of single trials into few.",
     epilog=_examples("masks compact", "masks compact quickstart"),
 )(compact)
+masks.command(
+    cls=_Command,
+    short_help="Write a ticket to a file that others read.",
+    epilog=_examples(
+        "masks export --best quickstart --out ticket.safetensors",
+        "masks export 3fa9 --replicate 2 --format csr --out matrices",
+    ),
+)(export)
+masks.command(
+    "import",
+    cls=_Command,
+    short_help="Store masks of open_lth or hidden-networks.",
+    epilog=_examples(
+        "masks import replicate_1/level_3 replicate_2/level_3 --sweep lth",
+        "masks import model_best.pth --sweep popup --prune-rate 0.5",
+    ),
+)(import_)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,10 +24,10 @@ from ticketsweep.results.rows import Row, finite_number
 
 if TYPE_CHECKING:
     from ticketsweep.config import TrialConfig
-    from ticketsweep.trial import TrialOutcome
 
 _LINES_BESIDE_TRIALS = 9  # of the terminal's height, for the head, the best values and messages
 _REFRESHES = 4  # a second
+T = TypeVar("T")
 _STAGES = {
     "pretrain": "pre-training to the rewinding step",
     "pretrain-reinitialized": "pre-training weights drawn afresh",
@@ -232,15 +232,13 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
 
-    def follow(
-        self, trial: Generator[Progress | StageProgress, None, TrialOutcome]
-    ) -> TrialOutcome:
+    def follow(self, trial: Generator[Progress | StageProgress, None, T]) -> T:
         """Run the trial to its end and return what it came to."""
         while True:
             try:
                 progress = next(trial)
             except StopIteration as end:
-                outcome: TrialOutcome = end.value
+                outcome: T = end.value
                 return outcome
             if _stage(progress) != _stage(self._latest):
                 self._tenths = 0

@@ -20,7 +20,14 @@ from ticketsweep.analysis.stability import (
     sweep_stability,
 )
 from ticketsweep.errors import UserError, did_you_mean
-from ticketsweep.results.rows import Row, config_of, dotted_keys, finite_number, setting_of
+from ticketsweep.results.rows import (
+    Row,
+    config_of,
+    dotted_keys,
+    finite_number,
+    is_imported,
+    setting_of,
+)
 from ticketsweep.store.database import Database
 
 Group = tuple[object, ...]
@@ -63,6 +70,12 @@ def stability_by(
     def compared() -> Iterator[tuple[Group, list[LayerBits], Seeds]]:
         for row, group in zip(trials, groups, strict=True):
             trial_id = str(row["trial_id"])
+            if is_imported(row):
+                warn(
+                    f"trial {trial_id} is left out: it was imported, and which seeds differ in its "
+                    "replicates is not known (a query compares its masks: mask_jaccard)"
+                )
+                continue
             masks = database.masks(sweep=sweep, trial=trial_id, layer=layer)
             of = _seeds_of(masks, seeds.get(trial_id, {}))
             if of is not None:

@@ -31,6 +31,11 @@ def config_of(row: Row) -> dict[str, Any]:
     return config
 
 
+def is_imported(row: Row) -> bool:
+    """Whether a trial's masks were written by other software and imported."""
+    return "imported" in config_of(row)
+
+
 def setting_of(config: Mapping[str, Any], key: str) -> Any:
     """The setting at a dotted key, None where this configuration has none."""
     value: Any = config

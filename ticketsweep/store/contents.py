@@ -140,16 +140,22 @@ def disagreements(rows: Mapping[Table, Rows]) -> Iterator[tuple[Table, str]]:
 
 
 def _against_plan(trial: Mapping[str, Any], rows: Rows) -> Iterator[tuple[Table, str]]:
-    """Whether the replicates are those that the trial's configuration asks for, if it is there."""
+    """Whether the replicates are those that the trial's configuration asks for, if it is there.
+
+    Of masks that were imported, it tells a file a replicate, and no seeds.
+    """
     if trial["config"] is None:
         if not rows:
             yield "replicates", "it has no replicate"
         return
     try:
         config = json.loads(trial["config"])
-        asked = math.prod(config["replicates"].values())
+        imported = config.get("imported")
+        asked = len(imported["files"]) if imported else math.prod(config["replicates"].values())
         if asked != len(rows):
             yield "replicates", f"it has {len(rows)} replicates, its config asks for {asked}"
+            return
+        if imported:
             return
         plan = replicate_plan(config["seed"], **config["replicates"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.distributions import corners
-from ticketsweep.errors import ConfigError, Fault
-from ticketsweep.results.rows import Row
+from ticketsweep.errors import ConfigError, Fault, SweepError
+from ticketsweep.results.rows import Row, is_imported
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
@@ -164,6 +164,11 @@ def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[
     name = spec.settings.name
     rows: list[Row] = database.trials(name).to_pylist()
     sweep = _sweep_row(database, name)
+    if any(is_imported(row) for row in rows):
+        raise SweepError(
+            f"sweep {name} holds imported masks, which its search would take for trials of its own "
+            "(give the run another --name)"
+        )
     if rows and sweep is not None:
         spec.refuse_if_different(sweep["space"], json.dumps(dict(sweep["objectives"])))
     for warning in database.warnings:
