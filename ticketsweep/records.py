@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsweep.analysis.stability import LayerBits, Seeds, Stability, trial_stability
+from ticketsweep.analysis.layers import LayerBits, Seeds
+from ticketsweep.analysis.stability import Stability, trial_stability
 from ticketsweep.seeds import Replicate
 from ticketsweep.store.schema import REPLICATES, MaskRow
 from ticketsweep.train.learning import CurvePoint
@@ -22,7 +23,7 @@ def ticket_stability(tickets: Tickets, replicates: Sequence[Replicate]) -> Stabi
     layers = [
         LayerBits(
             layer=mask.name,
-            size=int(np.prod(mask.shape)),
+            shape=tuple(mask.shape),
             bits=np.packbits(mask.kept[alive].reshape(len(alive), -1), axis=1, bitorder="little"),
         )
         for mask in tickets.masks

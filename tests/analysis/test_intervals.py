@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from ticketsweep.analysis.intervals import Interval, jackknife_interval
+from ticketsweep.analysis.intervals import Interval, jackknife_interval, overlap_interval
 
 Floats = NDArray[np.float64]
 
@@ -140,3 +141,82 @@ def test_it_covers_as_often_as_it_says(seeds: int) -> None:
         assert interval is not None
         covered += interval.low <= 0.36 <= interval.high
     assert 0.93 <= covered / 1_000 <= 0.97
+
+
+def test_the_interval_of_a_difference_is_the_difference_of_what_leaving_seeds_out_gives() -> None:
+    """Pairs of two kinds, one counted against the other."""
+    rng = np.random.default_rng(3)
+    pairs = np.concatenate([pairs_within(6)] * 2)
+    strata = np.repeat([0, 1], 15)
+    values = rng.normal(size=30)
+    interval = jackknife_interval(values, np.where(strata, -1 / 15, 1 / 15), strata, pairs)
+    same = jackknife_interval(values[:15] - values[15:], *alike(values[:15]), pairs[:15])
+    assert interval is not None
+    assert same is not None
+    assert (interval.low, interval.high) == pytest.approx((same.low, same.high))
+
+
+@pytest.mark.parametrize("mean", [-0.2, 0.0, 0.02, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.2])
+def test_the_interval_of_an_overlap_holds_the_symmetric_one_and_ends_at_one(
+    mean: float, spread: float
+) -> None:
+    pairs = pairs_within(4)
+    values = mean + spread * (np.arange(6) - 2.5)
+    plain = jackknife_interval(values, *alike(values), pairs)
+    found = overlap_interval(values, *alike(values), pairs)
+    assert plain is not None
+    assert found is not None
+    assert found.low <= plain.low + 1e-12
+    assert min(plain.high, 1) - 1e-12 <= found.high <= 1
+    if mean <= 0:
+        assert (found.low, found.high) == pytest.approx((plain.low, min(plain.high, 1)))
+    else:  # an overlap near chance does not reach far beyond the symmetric interval
+        assert found.high <= max(plain.high, np.exp(4) * mean)
+
+
+def test_the_interval_of_an_overlap_reaches_as_far_as_one_of_its_logit() -> None:
+    """Towards the side with room; small spreads, for which the delta method is exact."""
+    pairs = pairs_within(5)
+    values = 0.1 + 1e-3 * np.random.default_rng(0).normal(size=10)
+    logits = jackknife_interval(np.log(values / (1 - values)), *alike(values), pairs)
+    plain = jackknife_interval(values, *alike(values), pairs)
+    found = overlap_interval(values, *alike(values), pairs)
+    assert plain is not None
+    assert logits is not None
+    assert found is not None
+    assert found.low == pytest.approx(plain.low)
+    assert found.high - 0.1 == pytest.approx(1 / (1 + np.exp(-logits.high)) - 0.1, rel=0.01)
+    assert overlap_interval(values[:1], np.ones(1), np.zeros(1, dtype=int), pairs[:1]) is None
+
+
+Draw = Callable[[np.random.Generator, int], Floats]
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+@pytest.mark.parametrize(
+    ("draw", "mean", "least"),
+    [
+        (lambda rng, n: rng.normal(0.6, 0.1, n), 0.6, 0.93),
+        (lambda rng, n: rng.uniform(0.3, 0.9, n), 0.6, 0.93),
+        (lambda rng, n: 0.4 * np.exp(rng.normal(0, 0.5, n)), 0.4 * np.exp(0.125), 0.93),
+        # Known to be short of it: an exponential tail on one side of a bound that is not at 0 or 1.
+        (lambda rng, n: 0.3 + 0.1 * rng.exponential(1, n), 0.4, 0.88),
+        (lambda rng, n: 0.9 - 0.1 * rng.exponential(1, n), 0.8, 0.89),
+    ],
+    ids=["normal", "uniform", "log-normal", "a lowest overlap", "a highest overlap"],
+)
+def test_the_interval_of_an_overlap_covers_skewed_effects_too(
+    draw: Draw, mean: float, least: float, seeds: int
+) -> None:
+    """Pairs that overlap by the product of what their seeds bring."""
+    rng = np.random.default_rng(seeds)
+    pairs = pairs_within(seeds)
+    covered = 0
+    for _ in range(1_000):
+        strength = draw(rng, seeds)
+        values = strength[pairs[:, 0, 0]] * strength[pairs[:, 0, 1]]
+        interval = overlap_interval(values, *alike(values), pairs)
+        assert interval is not None
+        covered += interval.low <= mean**2 <= interval.high
+    assert covered / 1_000 >= least - 0.016  # two standard deviations of a thousand draws

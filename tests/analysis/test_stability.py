@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from itertools import combinations
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
+from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
 from ticketsweep.analysis.overlap import pack
+from ticketsweep.analysis.pairwise import FIGURES
 from ticketsweep.analysis.stability import (
-    ALL_LAYERS,
     OTHER_INIT,
     SAME_INIT,
-    LayerBits,
-    Seeds,
     Stability,
     StabilityRow,
     sweep_stability,
@@ -39,7 +38,7 @@ def crossed(init: int, data: int, gate: int, root: int = 0) -> Seeds:
 
 
 def layer(name: str, masks: NDArray[np.bool_]) -> LayerBits:
-    return LayerBits(name, masks[0].size, pack(masks))
+    return LayerBits(name, masks[0].shape, pack(masks))
 
 
 def random_layers(replicates: int, seed: int = 0) -> list[LayerBits]:
@@ -133,7 +132,7 @@ def test_one_replicate_per_init_has_no_score() -> None:
 
 def test_one_replicate_is_nothing_to_compare() -> None:
     stability = trial_stability(random_layers(1), crossed(1, 1, 1))
-    assert stability == Stability(rows=(), score=None)
+    assert (stability.rows, stability.score, stability.attribution) == ((), None, ())
     assert str(stability) == "nothing to compare: no two replicates differ in a seed"
 
 
@@ -192,6 +191,7 @@ def test_a_row_prints_its_overlap_with_interval_and_n() -> None:
         high=0.44,
         z=30.0,
         density=0.1,
+        **dict.fromkeys(FIGURES[5:]),
     )
     assert shown.overlap == "0.41 [0.38, 0.44], 8 data x 3 gate seeds"
     assert str(shown) == (
@@ -234,28 +234,10 @@ def test_renaming_seeds_and_reordering_gates_changes_nothing() -> None:
 def test_reordering_replicates_changes_nothing() -> None:
     order = np.random.default_rng(4).permutation(9)
     layers, seeds = random_layers(9), crossed(3, 3, 1)
-    mixed = [LayerBits(each.layer, each.size, each.bits[order]) for each in layers]
+    mixed = [LayerBits(each.layer, each.shape, each.bits[order]) for each in layers]
     one = trial_stability(layers, seeds)
     other = trial_stability(mixed, Seeds(seeds.init[order], seeds.data[order], seeds.gate[order]))
     assert_alike(one, other)
-
-
-def test_padding_bits_are_refused_not_counted() -> None:
-    bits = pack(np.ones((2, 9), dtype=bool))
-    LayerBits("fc1", 9, bits)
-    bits[1, -1] |= 1 << 7
-    with pytest.raises(ValueError, match="padding bits of layer 'fc1'"):
-        LayerBits("fc1", 9, bits)
-
-
-@pytest.mark.parametrize(
-    "bits",
-    [np.zeros((2, 3), np.uint8), np.zeros(2, np.uint8), np.zeros((2, 2), bool)],
-    ids=["width", "one mask without a row", "type"],
-)
-def test_bits_of_another_layout_are_refused(bits: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r"must be uint8 \(M, 2\)"):
-        LayerBits("fc1", 9, bits)
 
 
 def test_layers_that_do_not_fit_together_are_refused() -> None:
@@ -266,9 +248,9 @@ def test_layers_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match="each named once"):
         trial_stability([one, one], seeds)
     with pytest.raises(ValueError, match="none 'all layers'"):
-        trial_stability([LayerBits(ALL_LAYERS, one.size, one.bits)], seeds)
+        trial_stability([LayerBits(ALL_LAYERS, one.shape, one.bits)], seeds)
     with pytest.raises(ValueError, match="masks of the 4 replicates"):
-        trial_stability([one, LayerBits("fc2", other.size, other.bits[:3])], seeds)
+        trial_stability([one, LayerBits("fc2", other.shape, other.bits[:3])], seeds)
 
 
 def test_a_sweep_of_one_trial_is_that_trial() -> None:
@@ -401,7 +383,7 @@ def effects(init: float = 0, data: float = 0, gate: float = 0, rest: float = 0) 
 
 
 def test_planted_overlap_is_covered_from_three_seeds_up() -> None:
-    covered = coverage((1, 3, 1), effects(data=25), by_init=True, repetitions=500)
+    covered = coverage((1, 3, 1), effects(data=25), by_init=True, repetitions=300)
     assert covered["data"] >= 0.93
 
 
@@ -444,7 +426,7 @@ def test_the_replicates_of_a_trial_are_compared_in_a_tenth_of_a_second() -> None
     seeds = crossed(3, 3, 1)
     taken = []
     for _ in range(5):
-        start = perf_counter()
+        start = process_time()  # of a processor: others may be using it too
         trial_stability(layers, seeds)
-        taken.append(perf_counter() - start)
+        taken.append(process_time() - start)
     assert min(taken) < 0.1

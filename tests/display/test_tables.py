@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ticketsweep.analysis.stability import LayerBits, Seeds, trial_stability
+from ticketsweep.analysis.layers import LayerBits, Seeds
+from ticketsweep.analysis.stability import trial_stability
 from ticketsweep.display.agreement import (
     score,
     stability_answer,
@@ -64,7 +65,7 @@ def stability(inits=2, datas=3):
     rng = np.random.default_rng(0)
     seeds = np.array([(i, d, 0) for i in range(inits) for d in range(datas)])
     bits = np.packbits(rng.random((len(seeds), 96)) < 0.5, axis=1, bitorder="little")
-    return trial_stability([LayerBits("fc1.weight", 96, bits)], Seeds(*seeds.T))
+    return trial_stability([LayerBits("fc1.weight", (12, 8), bits)], Seeds(*seeds.T))
 
 
 def summary(rows, searched=("gate.l0_strength", "gate.temperature", "train.lr")):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ticketsweep.analysis.stability import ALL_LAYERS
+from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.errors import UserError
 from ticketsweep.results.comparison import gates_of, stability_by, trial_named
 

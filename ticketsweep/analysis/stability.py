@@ -7,24 +7,20 @@ one over all layers.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsweep.analysis.intervals import Interval, jackknife_interval
-from ticketsweep.analysis.overlap import (
-    chance_corrected_overlap,
-    expected_jaccard,
-    jaccard,
-    z_score,
-)
-from ticketsweep.analysis.pairs import intersections
+from ticketsweep.analysis.attribution import Attribution, attribute
+from ticketsweep.analysis.consensus import LayerConsensus, mean_consensus
+from ticketsweep.analysis.intervals import Interval, overlap_interval, trial_weights
+from ticketsweep.analysis.layers import ALL_LAYERS, FACTORS, LayerBits, Seeds
+from ticketsweep.analysis.pairwise import FIGURES, PairFigures, pair_figures
 
-FACTORS = ("init", "data", "gate")
-ALL_LAYERS = "all layers"
 SAME_INIT = "same init"
 OTHER_INIT = "other init"
 
@@ -40,52 +36,7 @@ _GROUPS: dict[str, tuple[int, ...]] = {
     SAME_INIT: (2, 4, 6),
     OTHER_INIT: (1, 3, 5, 7),
 }
-_FIGURES = ("jaccard", "expected_jaccard", "corrected", "z", "density")
-
 Key = TypeVar("Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class LayerBits:
-    """The masks of one layer, one replicate a row.
-
-    Parameters
-    ----------
-    layer: its name.
-    size: gates in the layer.
-    bits: uint8 (M, ceil(size / 8)), packed as `overlap.pack` packs them.
-
-    Raises
-    ------
-    ValueError: where `bits` has another shape or type, or a padding bit is set (it would count).
-    """
-
-    layer: str
-    size: int
-    bits: NDArray[np.uint8]
-
-    def __post_init__(self) -> None:
-        width = -(-self.size // 8)
-        if self.bits.dtype != np.uint8 or self.bits.ndim != 2 or self.bits.shape[1] != width:
-            raise ValueError(
-                f"the bits of layer {self.layer!r} ({self.size} gates) must be uint8 (M, {width}), "
-                f"got {self.bits.dtype} {self.bits.shape}"
-            )
-        spare = self.size % 8
-        if spare and np.any(self.bits[:, -1] >> spare):
-            raise ValueError(
-                f"the padding bits of layer {self.layer!r} ({self.size} gates) must be 0: "
-                "the masks are damaged, or the size belongs to another layer"
-            )
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """The seeds of M replicates, int64 (M,) each."""
-
-    init: NDArray[np.int64]
-    data: NDArray[np.int64]
-    gate: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,8 +55,16 @@ class StabilityRow:
     corrected: the chance-corrected overlap; `low` and `high` are its 95 % interval over seeds.
     z: the excess over chance in standard deviations of the null.
     density: share of gates kept.
+    hamming, overlap_coefficient: share of the gates on which the masks disagree; share of the
+        smaller mask that the other keeps too.
+    inputs_given, units_given: corrected overlap where the null keeps the kept count of every input,
+        or of every unit: what agrees beyond how much of each input (unit) is kept.
+    inputs_alive, units_alive: share of inputs (units) that keep any gate.
+    inputs_overlap, units_overlap: corrected overlap of the sets of inputs (units) that do.
+    inputs_correlation, units_correlation: of how many gates of each input (unit) are kept.
 
-    A figure is None where no pair defines it, an interval where there are too few seeds.
+    A figure is None where no pair defines it (those of inputs and units where a gate is a unit), an
+    interval where there are too few seeds.
     """
 
     layer: str
@@ -121,6 +80,16 @@ class StabilityRow:
     high: float | None
     z: float | None
     density: float | None
+    hamming: float | None
+    overlap_coefficient: float | None
+    inputs_given: float | None
+    inputs_alive: float | None
+    inputs_overlap: float | None
+    inputs_correlation: float | None
+    units_given: float | None
+    units_alive: float | None
+    units_overlap: float | None
+    units_correlation: float | None
 
     @property
     def conditional_on(self) -> tuple[str, ...]:
@@ -168,10 +137,30 @@ class Stability:
         in a seed.
     score: the trial metric `stability`: mean chance-corrected overlap, pooled over layers, of the
         pairs with the same initial weights; None where there is no such pair, or none defines it.
+    pairs: what the rows were made of, a trial each.
     """
 
     rows: tuple[StabilityRow, ...]
     score: float | None
+    pairs: tuple[PairFigures, ...] = field(compare=False, repr=False)
+
+    @cached_property
+    def attribution(self) -> tuple[Attribution, ...]:
+        """What each seed decides, layer by layer; empty where no two replicates differ.
+
+        Made when it is asked for, since its permutation tests take longer than all the rest.
+        """
+        found = [attribute(name, having) for name, having in _by_layer(self.pairs)]
+        return tuple(each for each in found if each is not None)
+
+    @property
+    def consensus(self) -> tuple[LayerConsensus, ...]:
+        """What all replicates keep, layer by layer; without trials of unlike numbers of them."""
+        each = [
+            mean_consensus([trial.consensus[name] for trial in having])
+            for name, having in _by_layer(self.pairs)
+        ]
+        return tuple(one for one in each if one is not None)
 
     def __str__(self) -> str:
         if not self.rows:
@@ -191,7 +180,7 @@ def trial_stability(layers: Sequence[LayerBits], seeds: Seeds) -> Stability:
     ------
     ValueError: no layer, a name twice, or counts of replicates that differ.
     """
-    return _summarise([_compare(layers, seeds)])
+    return _summarise([pair_figures(layers, seeds)])
 
 
 def sweep_stability(
@@ -214,84 +203,27 @@ def sweep_stability(
     ------
     ValueError: as `trial_stability`.
     """
-    compared: dict[Key, list[_Pairs]] = {}
+    compared: dict[Key, list[PairFigures]] = {}
     for key, layers, seeds in trials:
-        compared.setdefault(key, []).append(_compare(layers, seeds))
+        compared.setdefault(key, []).append(pair_figures(layers, seeds))
     return {key: _summarise(pairs) for key, pairs in compared.items()}
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The pairs of one trial.
-
-    Parameters
-    ----------
-    seeds: int64 (P, factor, 2), of the two replicates of each pair.
-    figures: by layer float64 (figure, P), in the order of `_FIGURES`, NaN where undefined.
-    """
-
-    seeds: NDArray[np.int64]
-    figures: dict[str, NDArray[np.float64]]
-
-
-def _compare(layers: Sequence[LayerBits], seeds: Seeds) -> _Pairs:
-    """Measure every pair of replicates that differ in a seed."""
-    names = [layer.layer for layer in layers]
-    if not names or len(set(names)) < len(names) or ALL_LAYERS in names:
-        raise ValueError(
-            f"there must be at least one layer, each named once and none {ALL_LAYERS!r}, "
-            f"got {names}"
-        )
-    by_replicate = np.stack([seeds.init, seeds.data, seeds.gate], axis=1)  # (M, factor)
-    counts = {layer.layer: len(layer.bits) for layer in layers}
-    if set(counts.values()) != {len(by_replicate)}:
-        raise ValueError(
-            f"every layer must hold the masks of the {len(by_replicate)} replicates that have "
-            f"seeds, got {counts}"
-        )
-    one, other = np.triu_indices(len(by_replicate), k=1)
-    distinct = np.any(by_replicate[one] != by_replicate[other], axis=1)
-    one, other = one[distinct], other[distinct]
-
-    shared = np.stack([intersections(layer.bits) for layer in layers])  # (L, M, M)
-    kept = np.diagonal(shared, axis1=1, axis2=2)  # (L, M)
-    inter, a, b = shared[:, one, other], kept[:, one], kept[:, other]  # (L, P)
-    n = np.array([[layer.size] for layer in layers], dtype=np.int64)  # (L, 1)
-
-    each = np.stack(
-        [
-            jaccard(inter, a, b),
-            expected_jaccard(a, b, n),
-            chance_corrected_overlap(inter, a, b, n),
-            z_score(inter, a, b, n),
-            (a + b) / (2 * n),
-        ],
-        axis=1,
-    )  # (L, figure, P)
-    pooled = np.stack(
-        [
-            jaccard(inter, a, b, layer_axis=0),
-            expected_jaccard(a, b, n, layer_axis=0),
-            chance_corrected_overlap(inter, a, b, n, layer_axis=0),
-            z_score(inter, a, b, n, layer_axis=0),
-            (a + b).sum(axis=0) / (2 * n.sum()),
-        ]
-    )
-    figures = dict(zip([*names, ALL_LAYERS], [*each, pooled], strict=True))
-    return _Pairs(np.stack([by_replicate[one], by_replicate[other]], axis=2), figures)
-
-
-def _summarise(trials: Sequence[_Pairs]) -> Stability:
+def _summarise(trials: Sequence[PairFigures]) -> Stability:
     """Rows of one trial, or of several averaged."""
-    names = dict.fromkeys(name for trial in trials for name in trial.figures if name != ALL_LAYERS)
-    rows: list[StabilityRow] = []
-    for name in [*names, ALL_LAYERS]:
-        rows.extend(_layer_rows(name, [trial for trial in trials if name in trial.figures]))
+    rows = tuple(row for name, having in _by_layer(trials) for row in _layer_rows(name, having))
     score = [row.corrected for row in rows if (row.layer, row.differs) == (ALL_LAYERS, SAME_INIT)]
-    return Stability(tuple(rows), score[0] if score else None)
+    return Stability(rows, score[0] if score else None, tuple(trials))
 
 
-def _layer_rows(layer: str, trials: Sequence[_Pairs]) -> list[StabilityRow]:
+def _by_layer(trials: Sequence[PairFigures]) -> Iterator[tuple[str, list[PairFigures]]]:
+    """Each layer, all of them together last, with the trials that have it."""
+    names = dict.fromkeys(name for trial in trials for name in trial.figures)
+    for name in sorted(names, key=lambda name: name == ALL_LAYERS):
+        yield name, [trial for trial in trials if name in trial.figures]
+
+
+def _layer_rows(layer: str, trials: Sequence[PairFigures]) -> list[StabilityRow]:
     """The rows of one layer, one for each group that has pairs."""
     seeds = np.concatenate([trial.seeds for trial in trials])  # (P, factor, 2)
     trial = np.repeat(np.arange(len(trials)), [len(each.seeds) for each in trials])  # (P,)
@@ -314,16 +246,16 @@ def _row(
     seeds: NDArray[np.int64],
 ) -> StabilityRow:
     """One row from the pairs of one group: (figure, P), (P,), (P,), (P, factor, 2)."""
-    by_name = dict(zip(_FIGURES, figures, strict=True))
-    means = {name: _mean(values, trial) for name, values in by_name.items()}
+    by_name = dict(zip(FIGURES, figures, strict=True))
+    means = _means(by_name, trial)
     corrected = by_name["corrected"]
     defined = ~np.isnan(corrected)
     interval = None
     if defined.any():
         # Pairs of a trial that differ in the same seeds are alike; unlike ones keep their shares.
         alike = np.unique(trial[defined] * 8 + kind[defined], return_inverse=True)[1]
-        weights = _weights(trial[defined])
-        interval = jackknife_interval(corrected[defined], weights, alike, seeds[defined])
+        weights = trial_weights(trial[defined])
+        interval = overlap_interval(corrected[defined], weights, alike, seeds[defined])
     return StabilityRow(
         layer=layer,
         differs=differs,
@@ -331,26 +263,24 @@ def _row(
         undefined=int(np.sum(~defined)),
         trials=len(np.unique(trial)),
         seeds={factor: len(np.unique(seeds[:, i])) for i, factor in enumerate(FACTORS)},
-        jaccard=means["jaccard"],
-        expected_jaccard=means["expected_jaccard"],
-        corrected=means["corrected"],
         low=interval.low if interval else None,
-        high=min(interval.high, 1.0) if interval else None,  # no overlap exceeds 1
-        z=means["z"],
-        density=means["density"],
+        high=interval.high if interval else None,
+        **means,
     )
 
 
-def _mean(values: NDArray[np.float64], trial: NDArray[np.int64]) -> float | None:
-    """Mean over the pairs that define the figure, each trial with equal weight."""
-    defined = ~np.isnan(values)
-    if not defined.any():
-        return None
-    return float(values[defined] @ _weights(trial[defined]))
-
-
-def _weights(trial: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights of pairs, sum 1, that give each trial the same weight."""
-    _, index, sizes = np.unique(trial, return_inverse=True, return_counts=True)
-    weights: NDArray[np.float64] = 1 / (len(sizes) * sizes[index])
-    return weights
+def _means(
+    figures: Mapping[str, NDArray[np.float64]], trial: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Means over the pairs that define a figure, each trial with equal weight."""
+    of_all = trial_weights(trial)
+    means: dict[str, float | None] = {}
+    for name, values in figures.items():
+        defined = ~np.isnan(values)
+        if defined.all():
+            means[name] = float(values @ of_all)
+        elif defined.any():
+            means[name] = float(values[defined] @ trial_weights(trial[defined]))
+        else:
+            means[name] = None
+    return means

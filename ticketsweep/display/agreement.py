@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
 
+from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.stability import (
-    ALL_LAYERS,
     OTHER_INIT,
     SAME_INIT,
     Stability,

@@ -11,14 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ticketsweep.analysis.stability import (
-    ALL_LAYERS,
-    LayerBits,
-    Seeds,
-    Stability,
-    StabilityRow,
-    sweep_stability,
-)
+from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
+from ticketsweep.analysis.stability import Stability, StabilityRow, sweep_stability
 from ticketsweep.errors import UserError, did_you_mean
 from ticketsweep.results.rows import (
     Row,
@@ -118,7 +112,15 @@ def _averaged_over(
 
 
 def _without_pooled(stability: Stability) -> Stability:
-    return replace(stability, rows=tuple(r for r in stability.rows if r.layer != ALL_LAYERS))
+    """Of one layer, on which the figures pooled over layers are the same again."""
+    return replace(
+        stability,
+        rows=tuple(row for row in stability.rows if row.layer != ALL_LAYERS),
+        pairs=tuple(
+            replace(trial, figures={k: v for k, v in trial.figures.items() if k != ALL_LAYERS})
+            for trial in stability.pairs
+        ),
+    )
 
 
 def _order(group: Group) -> list[tuple[int, float, str]]:
@@ -134,16 +136,16 @@ def _layers(masks: pa.Table) -> list[LayerBits]:
     """The masks of a trial at its last step, layer by layer, replicates in order."""
     last = masks.filter(pc.field("step") == pc.max(masks["step"]))
     order = [(key, "ascending") for key in ("layer_index", "replicate")]
-    rows: dict[tuple[str, int], list[bytes]] = {}
+    rows: dict[tuple[str, tuple[int, ...]], list[bytes]] = {}
     for row in (
-        last.select(["layer", "layer_index", "replicate", "size", "bits"])
+        last.select(["layer", "layer_index", "replicate", "shape", "bits"])
         .sort_by(order)
         .to_pylist()
     ):
-        rows.setdefault((row["layer"], row["size"]), []).append(row["bits"])
+        rows.setdefault((row["layer"], tuple(row["shape"])), []).append(row["bits"])
     return [
-        LayerBits(layer, size, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
-        for (layer, size), bits in rows.items()
+        LayerBits(layer, shape, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
+        for (layer, shape), bits in rows.items()
     ]
 
 
