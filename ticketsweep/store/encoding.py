@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,9 +34,10 @@ _ENOUGH_BITS = 1 << 18  # bytes of a row group of masks, to which no other layer
 _MOST_BITS = 1 << 24  # bytes of a row group: what a reader holds at once
 _ENOUGH_OF_PART, _MOST_OF_PART = 1 << 16, 1 << 23  # the same of a part, of which a query wants less
 _MOST_WITHOUT_BITS = 1 << 20  # bytes of a row group of the other tables
-_PART_LEVEL, _PART_PAGE = 9, 1 << 20  # of the tables without bits
-_SMALL_PAGE = 1 << 15  # bytes
-_LARGE_PAGE = 1 << 18  # bytes, from which on zstd's levels mean other parsers
+_PART_LEVEL = 9  # of the tables without bits
+_FEW_BITS = 1 << 18  # bytes, which take no time at any level
+_LEAST_PAGE, _PAGE = 1 << 16, 120 << 10  # bytes: zstd's levels are others above 128 KiB
+_LARGE_MASK = 1 << 18  # bytes, from which on they are others again
 _SPARSE = 0.12  # density below which zstd's level 1 falls behind
 _FEW_SPARSE = 0.02  # share of the bits, for which no time is spent
 _FOOTER_END = 8  # bytes: the footer's length, and a magic word
@@ -44,7 +46,10 @@ _FOOTER_END = 8  # bytes: the footer's length, and a magic word
 def encode(table: Table, rows: pa.Table, *, status: str | None = None) -> pa.Buffer:
     """The rows of one trial as the bytes of a Parquet file; `status` is stamped into its footer."""
     stamp = {} if status is None else {STATUS_KEY: status.encode()}
-    with _Encoder(table, _LEVELS.get(table, 3), stamp) as encoder:
+    level = _LEVELS.get(table, 3)
+    if table == "masks" and (pc.sum(rows["size"]).as_py() or 0) <= 8 * _FEW_BITS:
+        level, _ = _packing(rows)
+    with _Encoder(table, level, stamp) as encoder:
         for group in _row_groups(rows, enough=_ENOUGH_BITS, most=_MOST_BITS):
             encoder.add(group)
     return encoder.sealed()
@@ -55,10 +60,10 @@ def encode_part(
 ) -> pa.Buffer:
     """The rows of many trials, in the order in which they lie there, as bytes of a Parquet file.
 
-    Masks are packed harder than those of one trial, as far as it makes them smaller. Of all that
-    pyarrow offers, only zstd's optimal parsers come near the entropy of sparse masks, and they are
-    a hundred times slower than level 1, which is as good from a density of 0.12 on. Those parsers
-    are used from level 13 or so on pages below 256 KiB, and from level 16 on larger ones.
+    Masks are packed harder than those of one trial, where that makes them smaller. Of all that
+    Parquet offers, only zstd's optimal parsers come near the entropy of sparse masks. They are a
+    hundred times slower than level 1, which is as good from a density of 0.12 on; in pages of less
+    than 128 KiB, for which zstd has levels of their own, they need half the time.
 
     Parameters
     ----------
@@ -67,11 +72,11 @@ def encode_part(
 
     Raises CancelledError if it was.
     """
-    level, page = _PART_LEVEL, _PART_PAGE
+    level, batch = _PART_LEVEL, None
     if table == "masks":
-        level, page = _packing(rows)
+        level, batch = _packing(rows)
     stamp = {REPLACES_KEY: json.dumps(list(replaces)).encode()}
-    with _Encoder(table, level, stamp, page_size=page) as encoder:
+    with _Encoder(table, level, stamp, _LEAST_PAGE, batch) as encoder:
         for group in _row_groups(rows, enough=_ENOUGH_OF_PART, most=_MOST_OF_PART):
             if cancelled():
                 raise CancelledError
@@ -80,14 +85,15 @@ def encode_part(
 
 
 def _packing(masks: pa.Table) -> tuple[int, int]:
-    """The level, and the bytes of a page, for the masks of a part."""
-    bits = pc.binary_length(masks["bits"]).to_numpy()
+    """The level for the masks of a part, and how many rows may come before a page ends."""
+    bits = pc.binary_length(masks["bits"]).to_numpy().astype(np.int64)
     kept, size = masks["kept"].to_numpy(), masks["size"].to_numpy()
+    usual = (bits * bits).sum() / max(1, bits.sum())  # of the mask that a bit lies in
+    batch = max(1, int(_PAGE / max(1, usual)))
     sparse = (kept < _SPARSE * size) & (kept > 0)
     if bits[sparse].sum() <= _FEW_SPARSE * bits.sum():
-        return _LEVELS["masks"], _PART_PAGE
-    large = bits[bits > _LARGE_PAGE].sum() > bits.sum() / 2
-    return (16, _PART_PAGE) if large else (14, _SMALL_PAGE)
+        return _LEVELS["masks"], batch
+    return 16 if usual > _LARGE_MASK else 15, batch
 
 
 class _Encoder(AbstractContextManager["_Encoder"]):
@@ -103,6 +109,7 @@ class _Encoder(AbstractContextManager["_Encoder"]):
         level: int,
         stamp: Mapping[bytes, bytes],
         page_size: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         whole = {
             VERSION_KEY: str(SCHEMA_VERSION).encode(),
@@ -124,6 +131,7 @@ class _Encoder(AbstractContextManager["_Encoder"]):
             write_page_checksum=True,
             store_schema=True,
             data_page_size=page_size,
+            write_batch_size=batch_size,
         )
 
     def __exit__(
