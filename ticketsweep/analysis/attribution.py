@@ -138,15 +138,21 @@ def _cautions(factors: Sequence[FactorShare]) -> list[str]:
         said.append(f"one {single[0]} seed: what it decides is part of what is common to all")
     few = [f"{factor.seeds} {factor.factor}" for factor in factors if factor.seeds < MIN_SEEDS]
     if few:
-        said.append(f"{' and '.join(few)} seeds allow no interval, {MIN_SEEDS} do")
+        said.append(f"{_listed(few)} seeds allow no interval, {MIN_SEEDS} do")
     weak = [
         f"{factor.factor} (p is never below {factor.test.smallest:.2g})"
         for factor in factors
         if factor.test is not None and factor.test.smallest > SIGNIFICANT
     ]
     if weak:
-        said.append(f"too few seeds to test {' and '.join(weak)}")
+        said.append(f"too few seeds to test {_listed(weak)}")
     return said
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _complement(estimate: Estimate | None) -> Estimate | None:

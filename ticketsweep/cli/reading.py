@@ -173,7 +173,11 @@ def stability(
     ] = TableFormat.TABLE,
 ) -> None:
     """Show how far the tickets of a sweep agree, by layer and by which seed differs."""
-    from ticketsweep.display.agreement import stability_answer, stability_records
+    from ticketsweep.display.agreement import (
+        stability_answer,
+        stability_document,
+        stability_records,
+    )
     from ticketsweep.display.records import as_csv, document
     from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
     from ticketsweep.results.comparison import stability_by, trial_named
@@ -192,8 +196,8 @@ def stability(
         console = stdout_console()
         show(console, stability_answer(console, groups, keys=keys, trials=rows))
         return
-    records = stability_records(groups, keys=keys)
     if output is TableFormat.JSON:
-        emit(document(records))
+        emit(document(stability_document(groups, keys=keys)))
     else:
+        records = stability_records(groups, keys=keys)
         emit_all(as_csv(list(records[0]) if records else keys, records))

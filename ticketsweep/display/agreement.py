@@ -14,6 +14,12 @@ from ticketsweep.analysis.stability import (
     Stability,
     StabilityRow,
 )
+from ticketsweep.display.attribution import (
+    layer_record,
+    layers_table,
+    seeds_records,
+    seeds_table,
+)
 from ticketsweep.display.figures import NONE, plural, setting
 from ticketsweep.display.terminal import Column, paragraph, tables
 from ticketsweep.results.comparison import figures_of_agreement, gates_of
@@ -52,9 +58,7 @@ def stability_table(
         for row in (_only(stability.rows, only) if only else _without_repeats(stability.rows))
     ]
     shown = [row for _, row in rows]
-    key = [
-        _key_column(name, [group[index] for group, _ in rows]) for index, name in enumerate(keys)
-    ]
+    key = _key_columns(keys, [group for group, _ in rows])
     key += [
         Column("layer", [row.layer for row in shown], right=False, wrap=True),
         Column("seeds that\ndiffer", [row.differs for row in shown], right=False),
@@ -94,11 +98,21 @@ def stability_answer(
     keys: Sequence[str],
     trials: Sequence[Row],
 ) -> RenderableType:
-    """The table, or why there is none: complete `trials` with nothing to compare."""
+    """The tables, or why there are none: complete `trials` with nothing to compare."""
     if not any(stability.rows for stability in groups.values()):
         replicates = ", but no two replicates with other seeds" if trials else ""
         return f"nothing to compare: {plural(len(trials), 'complete trial')}{replicates}"
-    return stability_table(console, groups, keys=keys, gates=gates_of(trials))
+
+    def key_columns(groups_of_rows: Sequence[Group]) -> list[Column]:
+        return _key_columns(keys, groups_of_rows)
+
+    parts: list[RenderableType] = [
+        stability_table(console, groups, keys=keys, gates=gates_of(trials))
+    ]
+    for table in (seeds_table, layers_table):
+        drawn = table(console, groups, key_columns=key_columns)
+        parts += [] if drawn is None else ["", drawn]
+    return Lines(*parts)
 
 
 def stability_records(
@@ -115,6 +129,25 @@ def stability_records(
     return records
 
 
+def stability_document(
+    groups: Mapping[Group, Stability], *, keys: Sequence[str]
+) -> dict[str, list[dict[str, object]]]:
+    """All there is: the records of pairs, of seeds and of what all masks have in common."""
+    named = [(dict(zip(keys, group, strict=True)), found) for group, found in groups.items()]
+    return {
+        "pairs": stability_records(groups, keys=keys),
+        "seeds": [
+            {**key, **record}
+            for key, found in named
+            for attribution in found.attribution
+            for record in seeds_records(attribution)
+        ],
+        "layers": [
+            {**key, **layer_record(each)} for key, found in named for each in found.consensus
+        ],
+    }
+
+
 def overlap(row: StabilityRow) -> str:
     """`0.28 [0.21, 0.35]`, without an interval where there is none."""
     if row.corrected is None:
@@ -129,6 +162,13 @@ def score(stability: Stability) -> str:
     rows = {(row.layer, row.differs): row for row in stability.rows}
     row = rows.get((ALL_LAYERS, SAME_INIT))
     return overlap(row) if row else NONE
+
+
+def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
+    """A column of each key, whose values are those of the rows' groups."""
+    return [
+        _key_column(name, [group[index] for group in groups]) for index, name in enumerate(keys)
+    ]
 
 
 def _key_column(name: str, values: Sequence[object]) -> Column:
