@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ from ticketsweep.store.files import (
     status_of,
 )
 from ticketsweep.store.parts import Part, part_states
-from ticketsweep.store.paths import Storage, StoredFile, one_line
+from ticketsweep.store.paths import Leftover, Storage, StoredFile, one_line
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, TRIALS, Table
 from ticketsweep.store.threads import in_order
 from ticketsweep.store.writer import is_dead, remove_leftovers
@@ -147,9 +148,13 @@ def _claim(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
     """
     own = storage.claim_file(sweep)
 
+    def is_own(claim: Leftover) -> bool:
+        return claim.path.endswith(own.rsplit("/", 1)[1])
+
     def write() -> None:
         try:
-            storage.filesystem.create_dir(own.rsplit("/", 1)[0], recursive=True)
+            if storage.local is not None:  # an object store has no folders
+                Path(own).parent.mkdir(parents=True, exist_ok=True)
             with storage.filesystem.open_output_stream(own) as stream:
                 stream.write(b"ticketsweep")
         except (pa.ArrowException, OSError) as error:
@@ -159,7 +164,7 @@ def _claim(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
             ) from error
 
     def still_ours() -> None:
-        if all(claim.path != own for claim in storage.claims(sweep)):
+        if not any(map(is_own, storage.claims(sweep))):
             raise StorageError(
                 f"sweep {sweep}: this compaction was taken for dead, since it had not moved for an "
                 f"hour; what it has merged stays merged (run the same command again)"
@@ -169,7 +174,7 @@ def _claim(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
     write()
     try:
         for other in storage.claims(sweep):
-            if other.path != own and not is_dead(other):
+            if not (is_own(other) or is_dead(other)):
                 raise StorageError(
                     f"sweep {sweep} is being compacted by process {other.pid} of {other.host} "
                     f"(wait until it has ended, then run the same command again)"
