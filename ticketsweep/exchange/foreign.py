@@ -21,6 +21,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,10 @@ def read_foreign(path: Path, *, prune_rate: float | None = None) -> ForeignMasks
 
 def _loaded(file: Path, content: bytes) -> Mapping[Any, Any]:
     try:
-        # A mapped location: checkpoints of hidden-networks come from GPUs.
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
+            # To the CPU: checkpoints of hidden-networks come from GPUs.
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes that mean nothing make torch raise
         wants = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it asks for {wants[1]}" if wants else "it is damaged or no torch file"
