@@ -167,9 +167,9 @@ def test_leftovers_of_dead_writers_are_removed_and_those_of_living_ones_kept(sto
     host, pid, *_ = mine.name.removesuffix(".tmp").split(".")[-3:]
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    dead = Path(str(mine).replace(f".{pid}.", f".{gone.pid}."))
-    elsewhere = Path(str(mine).replace(f".{host}.", ".another-host."))
-    old = Path(str(elsewhere).replace("t0", "t1"))
+    dead = mine.with_name(mine.name.replace(f".{pid}.", f".{gone.pid}."))
+    elsewhere = mine.with_name(mine.name.replace(f".{host}.", ".another-host."))
+    old = elsewhere.with_name(elsewhere.name.replace("t0", "t1"))
     for path in (mine, dead, elsewhere, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)

@@ -21,6 +21,7 @@ import pytest
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 
+pytestmark = pytest.mark.slow
 DRIVER = Path(__file__).with_name("driver.py")
 TABLES = ("masks", "replicates", "curves", "trials")
 SPEC: dict[str, Any] = {
@@ -178,12 +179,10 @@ def survive(root: Path, kills: int, seed: int, samples: int) -> None:
     assert ray_of(driver.temporary) == []
 
 
-@pytest.mark.slow
 def test_a_sweep_survives_kills(root: Path) -> None:
     survive(root, kills=2, seed=0, samples=8)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("TICKETSWEEP_TEST_LONG"), reason="takes minutes; set TICKETSWEEP_TEST_LONG=1"
 )
@@ -193,7 +192,6 @@ def test_a_sweep_survives_many_kills(root: Path, seed: int) -> None:
     survive(root, kills=8, seed=seed, samples=40)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["starting", "running"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupt_ends_cleanly_and_soon(

@@ -1,0 +1,41 @@
+"""The suite on two cores: how many workers it gets, which tests stay together, one thread each."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+# Before anything imports a library that reads them. The workers, and every process that a test
+# starts, inherit them: two workers of two threads each would take turns on two cores.
+for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+# Two Rays at once would wait for each other's processors, and past the limits that tests set.
+STARTING_RAY = ("tests/sweep/", "tests/cli/test_process.py")
+
+
+@pytest.hookimpl
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers, and none for a single file or `-s`: they cost seconds and swallow the output."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    alone = len(files) == 1 and files.pop().endswith(".py")
+    return 0 if alone or config.option.capture == "no" else 2
+
+
+class _RayOnOneWorker(LoadScopeScheduling):
+    """What may start Ray runs first, in order, on one worker; every other test wherever is room.
+
+    (The mark `xdist_group` would say so too, but xdist 3.8 does not see it under pytest 9.2.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "Ray" if nodeid.startswith(STARTING_RAY) else nodeid
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _RayOnOneWorker:
+    """The scheduler of the workers."""
+    return _RayOnOneWorker(config, log)
