@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from ticketsweep.seeds import Replicate
+from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+from ticketsweep.train.gates.interface import Family
+from ticketsweep.train.learning import CurvePoint
+from ticketsweep.train.loop import Optimisation
+from ticketsweep.train.models import build_model
+from ticketsweep.train.plan import Plan
+from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.weights import Passage
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +45,76 @@ def blobs() -> Dataset:
 
     train, test = split(400), split(100)
     return Dataset("blobs", *train, *test, classes=4, digest="")
+
+
+@pytest.fixture(scope="session")
+def make_plan() -> Callable[..., Plan]:
+    """A plan of a named model for the data set; keywords change its fields."""
+
+    def make(
+        dataset: Dataset,
+        *,
+        model: str,
+        gate: Family,
+        train: Optimisation,
+        width: float = 1.0,
+        **changes: Any,
+    ) -> Plan:
+        plan = Plan(
+            build=functools.partial(
+                build_model,
+                model,
+                input_shape=dataset.input_shape,
+                classes=dataset.classes,
+                width=width,
+            ),
+            validation=0.2,
+            weight_init="kaiming_normal",
+            weight_scale=1.0,
+            rewind_step=0,
+            weight_how=train,
+            gate=gate,
+            granularity="weight",
+            inputs=False,
+            include=(),
+            exclude=(),
+            joint=False,
+            train=train,
+            augment="none",
+            precision="float32",
+            retrain=None,
+            controls=(),
+        )
+        return dataclasses.replace(plan, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage], Tickets]]:
+    """Every report of a search, and what it came to."""
+
+    def search(
+        plan: Plan,
+        dataset: Dataset,
+        replicates: Sequence[Replicate],
+        *,
+        log_points: int,
+        checkpoints: Checkpoints | None = None,
+    ) -> tuple[list[CurvePoint | Passage], Tickets]:
+        found = find_tickets(
+            plan,
+            dataset,
+            replicates,
+            log_points=log_points,
+            device="cpu",
+            checkpoints=checkpoints or Checkpoints(None),
+        )
+        reports = []
+        while True:
+            try:
+                reports.append(next(found))
+            except StopIteration as stop:
+                return reports, stop.value
+
+    return search

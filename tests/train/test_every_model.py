@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from ticketsweep.seeds import replicate_plan
-from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
-from ticketsweep.train.models import FACTORIES, build_model
+from ticketsweep.train.models import FACTORIES
 from ticketsweep.train.plan import Plan
-from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.stages import Tickets
 
-PLAN = replicate_plan(0, init=2, data=1, gate=1)
+REPLICATES = replicate_plan(0, init=2, data=1, gate=1)
 GATE = GaussianSettings(
     l0_strength=1.0,
     l0_warmup=0.0,
@@ -38,58 +37,25 @@ def pictures() -> Dataset:
     return Dataset("pictures", images[:32], labels[:32], images[32:], labels[32:], 4, digest="")
 
 
-def one_step(
-    name: str, pictures: Dataset, granularity: str, rows: slice
-) -> tuple[CurvePoint, Tickets]:
-    plan = Plan(
-        build=functools.partial(
-            build_model,
-            name,
-            input_shape=pictures.input_shape,
-            classes=4,
-            width=0.125,
-        ),
-        validation=0.25,
-        weight_init="kaiming_normal",
-        weight_scale=1.0,
-        rewind_step=0,
-        weight_how=ONE_STEP,
-        gate=GATE,
-        granularity=granularity,
-        inputs=False,
-        include=(),
-        exclude=(),
-        joint=False,
-        train=ONE_STEP,
-        augment="none",
-        precision="float32",
-        retrain=None,
-        controls=(),
-    )
-    search = find_tickets(
-        plan, pictures, PLAN[rows], log_points=1, device="cpu", checkpoints=Checkpoints(None)
-    )
-    point = next(search)
-    assert isinstance(point, CurvePoint)
-    try:
-        next(search)
-    except StopIteration as stop:
-        return point, stop.value
-    raise AssertionError("one step has one point")
-
-
 @pytest.mark.parametrize(
     ("name", "granularity"),
     [*((name, "weight") for name in FACTORIES),
      *((name, "neuron") for name in ("lenet-5", "resnet-20", "resnet18", "vit_tiny", "swin_t"))],
 )  # fmt: skip
 def test_a_packed_replicate_equals_the_one_trained_alone(
-    name: str, granularity: str, pictures: Dataset
+    name: str,
+    granularity: str,
+    pictures: Dataset,
+    make_plan: Callable[..., Plan],
+    reports_of: Callable[..., tuple[list[CurvePoint], Tickets]],
 ) -> None:
     """Losses to 1e-3 and, gates within rounding of the threshold aside, the same masks."""
-    point, tickets = one_step(name, pictures, granularity, slice(0, 2))
-    for at in range(2):
-        alone_point, alone = one_step(name, pictures, granularity, slice(at, at + 1))
+    plan = make_plan(
+        pictures, model=name, width=0.125, granularity=granularity, gate=GATE, train=ONE_STEP
+    )
+    (point,), tickets = reports_of(plan, pictures, REPLICATES, log_points=1)
+    for at, replicate in enumerate(REPLICATES):
+        (alone_point,), alone = reports_of(plan, pictures, [replicate], log_points=1)
         assert point.loss[at] == pytest.approx(alone_point.loss[0], rel=1e-3)
         assert tickets.loss[at] == pytest.approx(alone.loss[0], rel=1e-3)
         gates = sum(mask.kept[at].size for mask in tickets.masks)

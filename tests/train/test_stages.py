@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model, initial_parameters, prunable
 from ticketsweep.train.pack import Weights
 from ticketsweep.train.plan import Plan, check_plan
-from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.stages import Tickets
 from ticketsweep.train.weights import Passage
 
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
@@ -59,6 +58,19 @@ GATED = [
 TRAIN = Optimisation(steps=30, batch_size=32, lr=0.05, lr_schedule="cosine", optimizer="adam")
 PRETRAIN = Optimisation(steps=0, batch_size=16, lr=0.01, lr_schedule="constant", optimizer="adam")
 RETRAIN = dataclasses.replace(PRETRAIN, steps=20, lr_schedule="cosine")
+USUAL: dict[str, Any] = {
+    "model": "fc-12",
+    "weight_init": "signed_constant",
+    "weight_scale": 1.5,
+    "gate": GATE,
+    "train": TRAIN,
+    "weight_how": PRETRAIN,
+}
+
+MakePlan = Callable[..., Plan]
+ReportsOf = Callable[..., tuple[list[CurvePoint | Passage], Tickets]]
+Run = Callable[..., tuple[list[CurvePoint | Passage], Tickets]]
+Find = Callable[..., tuple[list[CurvePoint], Tickets]]
 
 
 def images_8x8() -> Dataset:
@@ -85,62 +97,35 @@ def with_batch_norm(input_shape: tuple[int, int, int] = (3, 8, 8), classes: int 
     )
 
 
-def plan_for(dataset: Dataset, *, model: str = "fc-12", **changes: Any) -> Plan:
-    base = Plan(
-        build=functools.partial(
-            build_model, model, input_shape=dataset.input_shape, classes=dataset.classes
-        ),
-        validation=0.2,
-        weight_init="signed_constant",
-        weight_scale=1.5,
-        rewind_step=0,
-        weight_how=PRETRAIN,
-        gate=GATE,
-        granularity="weight",
-        inputs=False,
-        include=(),
-        exclude=(),
-        joint=False,
-        train=TRAIN,
-        augment="none",
-        precision="float32",
-        retrain=None,
-        controls=(),
-    )
-    return dataclasses.replace(base, **changes)
+@pytest.fixture
+def run(make_plan: MakePlan, reports_of: ReportsOf) -> Run:
+    """Every report of a search by the usual plan with changes, and what it came to."""
+
+    def search(
+        dataset: Dataset,
+        replicates: Sequence[Replicate] = PLAN,
+        *,
+        log_points: int = 3,
+        checkpoints: Checkpoints | None = None,
+        **changes: Any,
+    ) -> tuple[list[CurvePoint | Passage], Tickets]:
+        plan = make_plan(dataset, **USUAL | changes)
+        return reports_of(plan, dataset, replicates, log_points=log_points, checkpoints=checkpoints)
+
+    return search
 
 
-def run(
-    dataset: Dataset,
-    replicates: Sequence[Replicate] = PLAN,
-    *,
-    log_points: int = 3,
-    checkpoints: Checkpoints | None = None,
-    **changes: Any,
-) -> tuple[list[CurvePoint | Passage], Tickets]:
-    """Every report of a search, and what it came to."""
-    search = find_tickets(
-        plan_for(dataset, **changes),
-        dataset,
-        replicates,
-        log_points=log_points,
-        device="cpu",
-        checkpoints=checkpoints or Checkpoints(None),
-    )
-    reports = []
-    while True:
-        try:
-            reports.append(next(search))
-        except StopIteration as stop:
-            return reports, stop.value
-
-
-def find(
-    dataset: Dataset, replicates: Sequence[Replicate] = PLAN, **changes: Any
-) -> tuple[list[CurvePoint], Tickets]:
+@pytest.fixture
+def find(run: Run) -> Find:
     """The curve of a search, and what it came to."""
-    reports, tickets = run(dataset, replicates, **changes)
-    return [report for report in reports if isinstance(report, CurvePoint)], tickets
+
+    def search(
+        dataset: Dataset, replicates: Sequence[Replicate] = PLAN, **changes: Any
+    ) -> tuple[list[CurvePoint], Tickets]:
+        reports, tickets = run(dataset, replicates, **changes)
+        return [report for report in reports if isinstance(report, CurvePoint)], tickets
+
+    return search
 
 
 def same_masks(a: Tickets, b: Tickets) -> bool:
@@ -148,7 +133,7 @@ def same_masks(a: Tickets, b: Tickets) -> bool:
     return all(np.array_equal(x.kept, y.kept) for x, y in pairs)
 
 
-def test_tickets_learn_and_report_their_shape(blobs: Dataset) -> None:
+def test_tickets_learn_and_report_their_shape(blobs: Dataset, find: Find) -> None:
     train = dataclasses.replace(TRAIN, steps=120)
     points, tickets = find(blobs, train=train)
     assert [point.step for point in points] == [40, 80, 120]
@@ -170,7 +155,9 @@ def test_tickets_learn_and_report_their_shape(blobs: Dataset) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_call_gives_the_same_masks_bit_for_bit(blobs: Dataset, family: str) -> None:
+def test_the_same_call_gives_the_same_masks_bit_for_bit(
+    blobs: Dataset, family: str, find: Find
+) -> None:
     how = {"rewind_step": 5, "gate": FAMILIES[family]}
     (_, first), (_, again) = find(blobs, **how), find(blobs, **how)
     assert same_masks(first, again)
@@ -180,7 +167,7 @@ def test_the_same_call_gives_the_same_masks_bit_for_bit(blobs: Dataset, family: 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rewind_step", [0, 7])
 def test_a_replicate_does_not_depend_on_its_pack(
-    blobs: Dataset, rewind_step: int, family: str
+    blobs: Dataset, rewind_step: int, family: str, find: Find
 ) -> None:
     """Batched products round otherwise than plain ones, so figures agree to 1e-4, not to the bit.
 
@@ -198,7 +185,7 @@ def test_a_replicate_does_not_depend_on_its_pack(
 
 
 def test_packs_of_two_sizes_agree_bit_for_bit_in_what_they_draw(
-    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, find: Find
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     original = learning.training_batches
@@ -218,7 +205,7 @@ def test_packs_of_two_sizes_agree_bit_for_bit_in_what_they_draw(
         assert torch.equal(labels[2], label[0])
 
 
-def test_each_seed_moves_the_masks(blobs: Dataset) -> None:
+def test_each_seed_moves_the_masks(blobs: Dataset, find: Find) -> None:
     base = Replicate(0, init_seed=1, data_seed=2, gate_seed=3)
     _, first = find(blobs, [base])
     for stream in ("init_seed", "data_seed", "gate_seed"):
@@ -226,7 +213,7 @@ def test_each_seed_moves_the_masks(blobs: Dataset) -> None:
         assert not same_masks(first, other), stream
 
 
-def test_replicates_of_one_init_share_their_rewound_weights(blobs: Dataset) -> None:
+def test_replicates_of_one_init_share_their_rewound_weights(blobs: Dataset, find: Find) -> None:
     """With equal data and gate seeds they are one and the same replicate."""
     twins = [Replicate(at, init_seed=4, data_seed=5, gate_seed=6) for at in range(2)]
     _, tickets = find(blobs, twins, rewind_step=6)
@@ -235,7 +222,9 @@ def test_replicates_of_one_init_share_their_rewound_weights(blobs: Dataset) -> N
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_pretraining_equals_a_plain_training_loop(blobs: Dataset, optimizer: str) -> None:
+def test_pretraining_equals_a_plain_training_loop(
+    blobs: Dataset, optimizer: str, find: Find
+) -> None:
     """W_k by torch.optim and an ordinary module, then evaluated with every gate kept open."""
     how = dataclasses.replace(PRETRAIN, optimizer=optimizer)
     still = dataclasses.replace(TRAIN, steps=1, lr=1e-9)
@@ -279,7 +268,7 @@ def test_pretraining_equals_a_plain_training_loop(blobs: Dataset, optimizer: str
     assert tickets.loss[0] == pytest.approx(float(wanted), rel=1e-4)
 
 
-def test_the_test_split_changes_nothing_but_the_test_figure(blobs: Dataset) -> None:
+def test_the_test_split_changes_nothing_but_the_test_figure(blobs: Dataset, find: Find) -> None:
     wrong = dataclasses.replace(blobs, test_labels=(blobs.test_labels + 1) % 4)
     (points, first), (other_points, other) = find(blobs), find(wrong)
     assert same_masks(first, other)
@@ -287,7 +276,7 @@ def test_the_test_split_changes_nothing_but_the_test_figure(blobs: Dataset) -> N
     assert not np.array_equal(first.strong_accuracy, other.strong_accuracy)
 
 
-def test_a_batch_larger_than_the_data_is_refused(blobs: Dataset) -> None:
+def test_a_batch_larger_than_the_data_is_refused(blobs: Dataset, find: Find) -> None:
     with pytest.raises(DataError, match=r"train\.batch_size must be <= 320, .* got 1000"):
         find(blobs, train=dataclasses.replace(TRAIN, batch_size=1000))
     large = dataclasses.replace(PRETRAIN, batch_size=321)
@@ -296,7 +285,7 @@ def test_a_batch_larger_than_the_data_is_refused(blobs: Dataset) -> None:
     find(blobs, weight_how=large, train=dataclasses.replace(TRAIN, batch_size=320, steps=1))
 
 
-def test_a_stronger_penalty_keeps_fewer_gates(blobs: Dataset) -> None:
+def test_a_stronger_penalty_keeps_fewer_gates(blobs: Dataset, find: Find) -> None:
     densities = [
         find(blobs, gate=dataclasses.replace(GATE, l0_strength=strength))[1].density.mean()
         for strength in (0.0, 1.0, 5.0)
@@ -304,7 +293,7 @@ def test_a_stronger_penalty_keeps_fewer_gates(blobs: Dataset) -> None:
     assert densities == sorted(densities, reverse=True)
 
 
-def test_a_random_mask_takes_no_steps(blobs: Dataset) -> None:
+def test_a_random_mask_takes_no_steps(blobs: Dataset, find: Find) -> None:
     points, tickets = find(blobs, gate=FAMILIES["random"])
     assert points == []
     assert (tickets.steps, tickets.train_seconds) == (0, 0.0)
@@ -313,7 +302,7 @@ def test_a_random_mask_takes_no_steps(blobs: Dataset) -> None:
 
 
 def test_magnitude_pruning_begins_every_round_at_the_rewound_weights(
-    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, find: Find
 ) -> None:
     """With the optimizer forgotten too: a round without learning leaves nothing behind."""
     begun: list[torch.Tensor] = []
@@ -331,7 +320,7 @@ def test_magnitude_pruning_begins_every_round_at_the_rewound_weights(
     assert densities == pytest.approx([1.0, 0.7, 0.49], abs=2e-3)
 
 
-def test_weights_that_are_trained_along_are_rewound(blobs: Dataset) -> None:
+def test_weights_that_are_trained_along_are_rewound(blobs: Dataset, find: Find) -> None:
     """The gates learnt beside them are laid on W_k for the strong ticket."""
     far = dataclasses.replace(PRETRAIN, lr=0.3)  # so far from W_k that its own ticket is another
     how = {"train": dataclasses.replace(TRAIN, steps=150), "weight_how": far}
@@ -343,7 +332,9 @@ def test_weights_that_are_trained_along_are_rewound(blobs: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("family", "granularity"), GATED)
-def test_a_joint_replicate_does_not_depend_on_its_pack(family: str, granularity: str) -> None:
+def test_a_joint_replicate_does_not_depend_on_its_pack(
+    family: str, granularity: str, find: Find
+) -> None:
     how = {
         "build": with_batch_norm,
         "gate": FAMILIES[family],
@@ -362,7 +353,7 @@ def test_a_joint_replicate_does_not_depend_on_its_pack(family: str, granularity:
         assert alone.accuracies["joint"] == pytest.approx(packed.accuracies["joint"][at], abs=0.05)
 
 
-def test_with_every_gate_open_joint_training_is_plain_training(blobs: Dataset) -> None:
+def test_with_every_gate_open_joint_training_is_plain_training(blobs: Dataset, find: Find) -> None:
     """Gates that stay at 1, and weights as `pretrain` trains them."""
     still = dataclasses.replace(TRAIN, steps=12, batch_size=16, lr=1e-9)
     gate = dataclasses.replace(GATE, init=9.0, temperature=0.01, temperature_end=0.01)
@@ -381,7 +372,7 @@ def test_with_every_gate_open_joint_training_is_plain_training(blobs: Dataset) -
 
 @pytest.mark.parametrize("family", ["gaussian", "edge_popup"])
 def test_a_hardened_unit_takes_its_incoming_and_outgoing_weights_with_it(
-    blobs: Dataset, family: str
+    blobs: Dataset, family: str, find: Find
 ) -> None:
     _, tickets = find(blobs, granularity="neuron", inputs=True, gate=FAMILIES[family])
     of_inputs, of_units = tickets.masks
@@ -392,7 +383,9 @@ def test_a_hardened_unit_takes_its_incoming_and_outgoing_weights_with_it(
     assert tickets.density == pytest.approx((inputs * units + units * 4) / (72 * 12 + 12 * 4))
 
 
-def test_retraining_a_dense_mask_equals_training_the_dense_network(blobs: Dataset) -> None:
+def test_retraining_a_dense_mask_equals_training_the_dense_network(
+    blobs: Dataset, find: Find
+) -> None:
     """Both begin at W_k and see the same batches."""
     still = dataclasses.replace(TRAIN, steps=1, lr=1e-9)
     open_gates = dataclasses.replace(GATE, init=1.0)
@@ -406,7 +399,7 @@ def test_retraining_a_dense_mask_equals_training_the_dense_network(blobs: Datase
 
 
 def test_retraining_leaves_pruned_weights_at_zero_and_tells_how_far_it_is(
-    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     trained: list[tuple[Weights, Weights | None]] = []
     original = stages.train_weights
@@ -432,7 +425,9 @@ def test_retraining_leaves_pruned_weights_at_zero_and_tells_how_far_it_is(
     assert (tickets.accuracies["retrained"] >= tickets.strong_accuracy).all()
 
 
-def test_the_dense_network_is_trained_once_for_each_init_and_data_order(blobs: Dataset) -> None:
+def test_the_dense_network_is_trained_once_for_each_init_and_data_order(
+    blobs: Dataset, find: Find
+) -> None:
     plan = replicate_plan(0, init=2, data=2, gate=2)
     _, tickets = find(blobs, plan, retrain=RETRAIN)
     dense = tickets.accuracies["dense_val"].reshape(4, 2)
@@ -441,7 +436,7 @@ def test_the_dense_network_is_trained_once_for_each_init_and_data_order(blobs: D
     assert alone.accuracies["dense_val"][0] == pytest.approx(tickets.accuracies["dense_val"][5])
 
 
-def test_a_ticket_beats_its_controls(blobs: Dataset) -> None:
+def test_a_ticket_beats_its_controls(blobs: Dataset, find: Find) -> None:
     _, tickets = find(
         blobs,
         train=dataclasses.replace(TRAIN, steps=150),
@@ -460,7 +455,7 @@ def test_a_ticket_beats_its_controls(blobs: Dataset) -> None:
 
 
 def test_a_control_without_finite_outputs_has_no_accuracy(
-    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, find: Find
 ) -> None:
     """A network that gives NaN predicts the first class, and would look like a beaten control."""
     original = weights.initial_weights
@@ -479,7 +474,7 @@ def test_a_control_without_finite_outputs_has_no_accuracy(
         assert np.isnan(figures).tolist() == [True, True, False, False]
 
 
-def test_precision_changes_the_rounding_and_not_the_outcome(blobs: Dataset) -> None:
+def test_precision_changes_the_rounding_and_not_the_outcome(blobs: Dataset, find: Find) -> None:
     how = {"train": dataclasses.replace(TRAIN, steps=120)}
     _, exact = find(blobs, **how)
     _, coarse = find(blobs, precision="bf16", **how)
@@ -522,7 +517,7 @@ EVERYTHING: dict[str, Any] = {
 @pytest.mark.parametrize(("family", "granularity"), GATED)
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_trial_that_is_cut_off_anywhere_ends_as_if_it_had_not_been(
-    family: str, granularity: str, joint: bool
+    family: str, granularity: str, joint: bool, find: Find
 ) -> None:
     """Cut off at one step after another, each time going on from the checkpoint of the last."""
     how = EVERYTHING | {"gate": FAMILIES[family], "granularity": granularity, "joint": joint}
@@ -552,7 +547,7 @@ def test_a_trial_that_is_cut_off_anywhere_ends_as_if_it_had_not_been(
 
 
 def test_what_cannot_be_gated_as_asked_is_refused_before_anything_is_trained(
-    blobs: Dataset,
+    blobs: Dataset, make_plan: MakePlan
 ) -> None:
     for changes, message in (
         ({"inputs": True}, r"gate\.inputs must be false where gate\.granularity is weight"),
@@ -560,7 +555,7 @@ def test_what_cannot_be_gated_as_asked_is_refused_before_anything_is_trained(
         ({"granularity": "neuron", "exclude": ["fc1.weight"]}, r"gate"),
     ):
         with pytest.raises(ModelError, match=message):
-            check_plan(plan_for(blobs, **changes), blobs)
+            check_plan(make_plan(blobs, **USUAL | changes), blobs)
 
 
 DIGITS_TICKETS = {  # family: settings, weight scale, learning rate, rewinding step, least accuracy
@@ -574,7 +569,7 @@ DIGITS_TICKETS = {  # family: settings, weight scale, learning rate, rewinding s
 
 
 @pytest.mark.parametrize("family", DIGITS_TICKETS)
-def test_every_family_finds_a_ticket_on_digits(family: str) -> None:
+def test_every_family_finds_a_ticket_on_digits(family: str, find: Find) -> None:
     """Test accuracy of hardened masks, which a random one of the same density leaves at 10 %."""
     gate, scale, lr, rewind_step, floor = DIGITS_TICKETS[family]
     _, tickets = find(
@@ -591,7 +586,9 @@ def test_every_family_finds_a_ticket_on_digits(family: str) -> None:
     assert (tickets.density < 0.6).all()
 
 
-def test_a_pack_that_diverges_as_a_whole_names_the_steps_and_the_remedy(blobs: Dataset) -> None:
+def test_a_pack_that_diverges_as_a_whole_names_the_steps_and_the_remedy(
+    blobs: Dataset, find: Find
+) -> None:
     with pytest.raises(TrialFailure, match=r"every replicate diverged: .* steps 1 and 10 \(lower"):
         find(blobs, weight_scale=1e38)
     with pytest.raises(TrialFailure, match=r"infinite or NaN after 5 steps .*pretrain\.lr"):
@@ -600,7 +597,7 @@ def test_a_pack_that_diverges_as_a_whole_names_the_steps_and_the_remedy(blobs: D
 
 @pytest.mark.parametrize(("family", "granularity"), GATED)
 def test_a_replicate_that_diverges_is_marked_and_leaves_the_others_alone(
-    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, family: str, granularity: str
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch, family: str, granularity: str, find: Find
 ) -> None:
     how = {
         "gate": FAMILIES[family],
@@ -639,7 +636,7 @@ def test_a_replicate_that_diverges_is_marked_and_leaves_the_others_alone(
 
 
 @pytest.mark.slow
-def test_edge_popup_finds_its_ticket_on_real_mnist(real_data: Path) -> None:
+def test_edge_popup_finds_its_ticket_on_real_mnist(real_data: Path, find: Find) -> None:
     """Well tuned it reaches 98 % at 90 % sparsity; here in six epochs."""
     _, tickets = find(
         load_dataset("mnist", data_root=real_data),
@@ -654,7 +651,7 @@ def test_edge_popup_finds_its_ticket_on_real_mnist(real_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lenet_finds_its_ticket_on_real_mnist(real_data: Path) -> None:
+def test_lenet_finds_its_ticket_on_real_mnist(real_data: Path, find: Find) -> None:
     """Published: 96 % at 45 % sparsity. Six epochs are far from the end, and already beyond it."""
     mnist = load_dataset("mnist", data_root=real_data)
     _, tickets = find(
