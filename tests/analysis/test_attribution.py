@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ticketsweep.analysis.attribution import Attribution, FactorShare, attribute
 from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
 from ticketsweep.analysis.overlap import pack
-from ticketsweep.analysis.pairwise import pair_figures
+from ticketsweep.analysis.pairwise import FIGURES, PairFigures, pair_figures
 from ticketsweep.analysis.stability import sweep_stability, trial_stability
 from ticketsweep.seeds import replicate_plan
 
 SHARES = {"common": 0.1, "init": 0.3, "data": 0.15, "gate": 0.05, "rest": 0.4}
+
+
+REPETITIONS = 100
 
 
 def crossed(init: int, data: int, gate: int, root: int = 0) -> Seeds:
@@ -139,9 +145,44 @@ def test_the_seed_that_decides_is_told_from_the_one_that_does_not() -> None:
 
 
 def test_planted_shares_are_covered() -> None:
-    covered = coverage((3, 3, 1), SHARES | {"gate": 0, "common": 0.15}, repetitions=100)
+    covered = coverage((3, 3, 1), SHARES | {"gate": 0, "common": 0.15}, repetitions=REPETITIONS)
     assert set(covered) == {"common", "init", "data", "rest", "init total", "data total"}
-    assert min(covered.values()) >= 0.93 - 2 * (0.93 * 0.07 / 100) ** 0.5, covered
+    assert min(covered.values()) >= 0.93 - 2 * (0.93 * 0.07 / REPETITIONS) ** 0.5, covered
+
+
+def with_overlaps(seeds: Seeds, overlap: NDArray[np.float64]) -> PairFigures:
+    """Pairs whose overlaps are given, (M, M); nothing else about them is."""
+    empty = LayerBits("fc1", (1,), np.zeros((len(seeds.init), 1), np.uint8))
+    pairs = pair_figures([empty], seeds)
+    figures = np.full((len(FIGURES), len(pairs.pairs)), np.nan)
+    figures[FIGURES.index("corrected")] = overlap[pairs.pairs[:, 0], pairs.pairs[:, 1]]
+    return replace(pairs, figures={ALL_LAYERS: figures})
+
+
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+@pytest.mark.parametrize("design", [(3, 3, 1), (4, 3, 1)])
+def test_shares_of_seeds_that_fix_unlike_shares_are_covered(
+    design: tuple[int, int, int], draw: str
+) -> None:
+    """Each init fixes a share of its own, each data order too, and pairs differ besides."""
+    rng = np.random.default_rng(9)
+    seeds = crossed(*design)
+    held: dict[str, list[bool]] = {"init": [], "data": [], "rest": []}
+    for _ in range(REPETITIONS):
+        overlap = 0.1 + 0.02 * rng.normal(size=(len(seeds.init), len(seeds.init)))
+        for of, share in ((seeds.init, 0.3), (seeds.data, 0.2)):
+            level = np.unique(of, return_inverse=True)[1]
+            spread = rng.normal if draw == "normal" else lambda size: rng.uniform(-1.7, 1.7, size)
+            own = share + 0.08 * spread(size=level.max() + 1)
+            overlap += np.where(of[:, None] == of, own[level], 0)
+        found = attribute(ALL_LAYERS, [with_overlaps(seeds, overlap)])
+        assert found is not None
+        for name, (_, low, high) in estimates(found).items():
+            truth = {"init": 0.3, "data": 0.2, "rest": 0.4}.get(name)
+            if truth is not None:
+                held[name].append(low <= truth <= high)
+    covered = {name: float(np.mean(each)) for name, each in held.items()}
+    assert min(covered.values()) >= 0.93 - 2 * (0.93 * 0.07 / REPETITIONS) ** 0.5, covered
 
 
 def test_trials_of_the_same_seeds_are_averaged() -> None:
