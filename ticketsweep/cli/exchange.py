@@ -133,7 +133,7 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE…",
+            metavar="FILE",
             help="open_lth's mask.pth, or the folder of a level; or hidden-networks' checkpoints. "
             "Each becomes a replicate of one trial.",
         ),
