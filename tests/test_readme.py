@@ -73,8 +73,9 @@ def test_every_command_and_option_that_a_page_shows_exists(page: str) -> None:
     shown = commands(page)
     assert shown
     for _, command, *arguments in shown:
-        answer = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
-        assert answer.exit_code == 0, command
+        path = [command, *arguments[:1]] if command == "masks" else [command]
+        answer = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+        assert answer.exit_code == 0, path
         for option in (word for word in arguments if word.startswith("--")):
             assert re.search(rf"{option}\b", answer.output), f"{command} {option}"
 
@@ -119,6 +120,7 @@ def test_ones_own_network_runs_and_is_read_as_printed(
     # And what was stored is read as the page reads it, from a layer of this network.
     scope: dict[str, object] = {}
     exec(reading.replace("fc1.weight", "4.weight"), scope)
-    ticket = scope["ticket"]
-    assert isinstance(ticket, dict)
-    assert set(ticket) == {"0.weight", "4.weight"}
+    for name in ("ticket", "state"):
+        found = scope[name]
+        assert isinstance(found, dict)
+        assert set(found) == {"0.weight", "4.weight"}
