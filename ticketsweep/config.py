@@ -30,6 +30,8 @@ from ticketsweep.sections import AddedLater, Section, without_later
 # Part of every fingerprint. Raise it when the same configuration would train to another result, so
 # that results of the old code are not taken for results of the new.
 FINGERPRINT_FORMAT = 1
+# The same for a gate family; 2 since noise is a function of seed, step and place.
+FAMILY_FORMATS = {"gaussian": 2, "hard_concrete": 2}
 
 # They decide where and how fast a trial runs, not what it finds, so a laptop and a cluster agree
 # on a trial's id.
@@ -196,7 +198,8 @@ def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None 
     scheme, colon, _ = config.dataset.partition(":")
     if colon:
         science["dataset"] = f"{scheme if scheme in FOLDERS else 'factory'}:{data_digest}"
-    text = json.dumps([FINGERPRINT_FORMAT, science], sort_keys=True, allow_nan=False)
+    version = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
+    text = json.dumps([version, science], sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import safetensors.torch
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Part of every checkpoint. Raise it when the stages or their states change their meaning."""
 
 State = dict[str, Tensor]

@@ -19,7 +19,7 @@ from ticketsweep.train.augment import Augmentation
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.gates.interface import Gates
 from ticketsweep.train.images import BatchOrder, Images, training_batches
-from ticketsweep.train.loop import Evaluator, Optimisation, Update, replicate_losses
+from ticketsweep.train.loop import Evaluator, Optimisation, Update, losses_and_gradient
 from ticketsweep.train.pack import Layers, Layout, PackedModel, Weights
 from ticketsweep.train.schedules import log_steps
 from ticketsweep.train.units import Units
@@ -228,16 +228,17 @@ class GateLearning:
         if self._done in self.gates.rounds and self._done:
             self._new_round()
         parameters = self.gating.apply(self.gates.sample(self._done), self.weights)
-        losses = replicate_losses(self.packed(parameters, batch), labels)
+        logits = self.packed(parameters, batch)
+        losses, gradient = losses_and_gradient(logits, labels)
         of_gates = [self.gates.parameter] if self.gates.rounds else []
         # Fills gates.parameter.grad; .backward() would add to what is there.
-        gradients = torch.autograd.grad(losses.sum(), of_gates + self._leaves.tensors)
+        gradients = torch.autograd.grad(logits, of_gates + self._leaves.tensors, gradient)
         if of_gates:
             self._gate_update(rate)
         if self._leaves.tensors:
             self._leaves.take(gradients[len(of_gates) :])
             self._weight_update(self.weight_how.lr)
-        self._total += losses.detach()
+        self._total += losses
         self._done += 1
 
     def _new_round(self) -> None:

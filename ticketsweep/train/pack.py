@@ -8,16 +8,19 @@ What is not gated (biases, norms, class tokens) lies in a second tensor (R, O).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 Layers = tuple[Tensor, ...]
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,21 @@ class PackedModel:
     ) -> None:
         self.gated, self.rest = gated, rest
         self._model = model
-        self._names = gated.names + rest.names
+        self._slots = _slots(model, gated.names + rest.names)
         self._is_bf16 = precision == "bf16"
-        norms = {
-            name: module
-            for name, module in model.named_modules()
+        self._norms = tuple(
+            module
+            for module in model.modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
-        }
-        self._norms = tuple(norms.values())
+        )
         self.statistics = tuple(
-            f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")
+            f"{name}.{kind}"
+            for name, module in model.named_modules()
+            for kind in _STATISTICS
+            if module in self._norms
+        )
+        self._statistics: tuple[Slots, ...] = tuple(
+            ((module._buffers, kind),) for module in self._norms for kind in _STATISTICS
         )
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         looped = (nn.MultiheadAttention, _ConvNd) if on_cpu else nn.MultiheadAttention
@@ -156,8 +164,8 @@ class PackedModel:
             logits = self._at_once(self._own_images, parameters, (), images)
             if logits is not None:
                 return logits
-        rows = [self._logits(_row(parameters, r), (), own) for r, own in enumerate(images)]
-        return torch.stack(rows)
+        pairs = zip(_rows(parameters), images, strict=True)
+        return _stacked([self._logits(row, (), own) for row, own in pairs])
 
     @torch.no_grad()
     def estimate(self, parameters: Layers, batches: Iterable[Tensor]) -> Layers:
@@ -190,11 +198,8 @@ class PackedModel:
             logits = self._at_once(self._same_images, parameters, statistics, images)
             if logits is not None:
                 return logits
-        rows = [
-            self._logits(_row(parameters, r), _row(statistics, r), images)
-            for r in range(replicates)
-        ]
-        return torch.stack(rows)
+        pairs = zip(_rows(parameters), _rows(statistics) or [()] * replicates, strict=True)
+        return _stacked([self._logits(row, own, images) for row, own in pairs])
 
     def _at_once(
         self, packed: Callable[..., Tensor], parameters: Layers, statistics: Layers, images: Tensor
@@ -211,11 +216,11 @@ class PackedModel:
         return logits
 
     def _logits(self, parameters: Layers, statistics: Layers, images: Tensor) -> Tensor:
-        values = dict(zip(self._names, parameters, strict=True))
+        slots = self._slots
         if statistics:
-            values |= zip(self.statistics, statistics, strict=True)
-        with self._autocast(images.device):
-            logits: Tensor = functional_call(self._model, values, (images,))
+            slots, parameters = slots + self._statistics, parameters + statistics
+        with _filled(slots, parameters), self._autocast(images.device):
+            logits: Tensor = self._model(images)
         return logits.float() if self._is_bf16 else logits
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -233,6 +238,37 @@ class PackedModel:
             norm.track_running_stats = mode != "train"
 
 
+Slots = tuple[tuple[dict[str, Tensor | None], str], ...]  # where modules hold one of their tensors
+
+
+def _slots(model: nn.Module, names: Iterable[str]) -> tuple[Slots, ...]:
+    """For each of these parameters, where a model holds it: a tied one in several places."""
+    places: dict[int, list[tuple[dict[str, Tensor | None], str]]] = {}
+    for module in model.modules():
+        held = cast("dict[str, Tensor | None]", module._parameters)
+        for key, parameter in held.items():
+            places.setdefault(id(parameter), []).append((held, key))
+    return tuple(tuple(places[id(model.get_parameter(name))]) for name in names)
+
+
+@contextlib.contextmanager
+def _filled(slots: Sequence[Slots], tensors: Layers) -> Iterator[None]:
+    """Tensors in the place of a model's own, which are back there at the end.
+
+    `torch.func.functional_call` does the same, but looks for every name anew, which takes as long
+    as a layer of a small network.
+    """
+    own = [(held, key, held[key]) for places in slots for held, key in places]
+    try:
+        for places, tensor in zip(slots, tensors, strict=True):
+            for held, key in places:
+                held[key] = tensor
+        yield
+    finally:
+        for held, key, before in own:
+            held[key] = before
+
+
 def set_precision(precision: str) -> None:
     """Let this process's float32 products on CUDA be rounded to TF32 with `tf32`, else not."""
     kind = "tf32" if precision == "tf32" else "ieee"
@@ -240,6 +276,15 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
 
 
-def _row(layers: Layers, replicate: int) -> Layers:
-    """One replicate's, as views: what an estimate writes reaches the statistics themselves."""
-    return tuple(layer[replicate] for layer in layers)
+def _rows(layers: Layers) -> list[Layers]:
+    """Each replicate's, as views: what an estimate writes reaches the statistics themselves.
+
+    Not by an index, whose gradient is a tensor of zeros for the whole pack.
+    """
+    if layers and len(layers[0]) == 1:
+        return [tuple(layer.squeeze(0) for layer in layers)]
+    return list(zip(*(layer.unbind(0) for layer in layers), strict=True))
+
+
+def _stacked(logits: list[Tensor]) -> Tensor:
+    return logits[0].unsqueeze(0) if len(logits) == 1 else torch.stack(logits)

@@ -13,7 +13,7 @@ from ticketsweep.seeds import derive_seed
 from ticketsweep.train.augment import Augmentation, augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.images import BatchOrder, Images, training_batches
-from ticketsweep.train.loop import Optimisation, Update, replicate_losses
+from ticketsweep.train.loop import Optimisation, Update, losses_and_gradient
 from ticketsweep.train.models import initial_parameters
 from ticketsweep.train.pack import Layout, PackedModel, Weights
 from ticketsweep.train.plan import Plan
@@ -138,8 +138,9 @@ def train_weights(
     )
     with contextlib.closing(batches):
         for batch, labels in batches:
-            losses = replicate_losses(packed(packed.split(weights), batch), labels)
-            leaves.take(torch.autograd.grad(losses.sum(), leaves.tensors))
+            logits = packed(packed.split(weights), batch)
+            _, gradient = losses_and_gradient(logits, labels)
+            leaves.take(torch.autograd.grad(logits, leaves.tensors, gradient))
             update(rates[done])
             done += 1
             if checkpoints.due():

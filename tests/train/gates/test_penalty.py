@@ -54,8 +54,8 @@ def test_a_strength_begins_as_given_and_rises_with_its_warm_up(target: float | N
     schedules = Schedules(settings, torch.ones(2, 10), steps=2 * INTERVAL)
     for step in range(INTERVAL):
         schedules.steer(step, lambda: torch.ones(2, 10, dtype=torch.bool))
-        found = torch.as_tensor(schedules.strength(step)).expand(2, 1)
-        torch.testing.assert_close(found, torch.full((2, 1), 3.0 * step / INTERVAL))
+        wanted = torch.full((2,), 3.0 * step / INTERVAL)
+        torch.testing.assert_close(schedules.strength(step), wanted)
     assert schedules.temperatures[0] == 1.0
     assert schedules.temperatures[-1] == pytest.approx(0.1)
 

@@ -1,4 +1,4 @@
-"""What gate families share: gated weights as one autograd function, and the state of generators.
+"""What gate families share: gated weights as one autograd function.
 
 Every family computes its gated weights and their gradient itself, in buffers that are reused: a
 fresh temporary for each operation costs more than the arithmetic.
@@ -6,7 +6,6 @@ fresh temporary for each operation costs more than the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -38,14 +37,3 @@ class GatedWeights(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """See `Gated.backward`."""
         return ctx.gates.backward(gradients), None, None
-
-
-def generator_states(generators: Sequence[torch.Generator]) -> Tensor:
-    """Where each generator stands: uint8, a row for each."""
-    return torch.stack([generator.get_state() for generator in generators])
-
-
-def set_generator_states(generators: Sequence[torch.Generator], states: Tensor) -> None:
-    """Set each generator to its row of `generator_states`."""
-    for generator, state in zip(generators, states.cpu(), strict=True):
-        generator.set_state(state.clone())  # it reads from the start of a storage: no views

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import GatedWeights, generator_states, set_generator_states
-from ticketsweep.train.gates.penalty import Schedules, add_scaled_
+from ticketsweep.train.gates.gated import GatedWeights
+from ticketsweep.train.gates.kernels import kernels_for
+from ticketsweep.train.gates.penalty import Schedules
 from ticketsweep.train.pack import Layers, Layout
 
 
@@ -76,9 +77,9 @@ def penalty(mu: Tensor, *, l0_strength: float, temperature: float) -> Tensor:
 class GaussianGates:
     """The gates of a pack; see `interface.Gates`.
 
-    Each replicate draws its noise from a generator of its own, so it sees the same noise whatever
-    else is in the pack. The penalty keeps the first temperature while the noise is annealed: with
-    the annealed one its gradient would vanish for every gate that has left (-sigma, sigma).
+    A replicate's noise is a function of its seed and the step, so it is the same whatever else is
+    in the pack. The penalty keeps the first temperature while the noise is annealed: with the
+    annealed one its gradient would vanish for every gate that has left (-sigma, sigma).
 
     Parameters
     ----------
@@ -105,16 +106,11 @@ class GaussianGates:
         self._step = 0
         self._layout = layout
         self._weights = weights
-        self._generators = [torch.Generator(weights.device).manual_seed(seed) for seed in seeds]
-        # Buffers of the step: a fresh temporary for each operation costs more than the arithmetic.
-        self._noisy = torch.empty_like(weights)  # mu + eps
+        self._kernels = kernels_for(layout, seeds, weights.device)
         self._gated = torch.empty_like(weights)  # z * W
-        self._gradient = torch.empty_like(weights)
-        self._noisy_layers = layout.split(self._noisy)
         self._gated_layers = layout.split(self._gated)
-        self._gradient_layers = layout.split(self._gradient)
         self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
-        self.parameter.grad = self._gradient
+        self.parameter.grad = self._gated  # where the gradient ends up
 
     def sample(self, step: int) -> Layers:
         """Gated weights with fresh noise; see `interface.Gates`."""
@@ -125,29 +121,24 @@ class GaussianGates:
         """See `gated.Gated`."""
         self._step = step
         self._schedules.steer(step, self.harden)
-        temperature = self._schedules.temperatures[step]
-        for row, generator in zip(self._noisy, self._generators, strict=True):
-            row.normal_(0, temperature, generator=generator)
-        self._noisy.add_(self.parameter.detach())
-        torch.clamp(self._noisy, 0, 1, out=self._gated).mul_(self._weights)
+        sigma = self._schedules.temperatures[step]
+        self._kernels.gaussian(self.parameter, self._weights, self._gated, step=step, sigma=sigma)
         return tuple(layer.detach() for layer in self._gated_layers)
 
     def backward(self, gradients: Layers) -> Tensor:
         """See `gated.Gated`."""
-        for gradient, noisy, out in zip(
-            gradients, self._noisy_layers, self._gradient_layers, strict=True
-        ):
-            # dz/dmu = 1 where 0 < mu + eps < 1, else 0: the gradient of a hard tanh.
-            torch.ops.aten.hardtanh_backward.grad_input(gradient, noisy, 0, 1, grad_input=out)
-        self._gradient.mul_(self._weights)
-        # d penalty / d mu = l0_strength / G * phi(mu / T) / T. The gated weights have served their
-        # purpose, so their memory holds the density.
+        # d penalty / d mu = l0_strength / G * phi(mu / T) / T
         sigma = self._schedules.temperatures[0]
-        density = torch.square(self.parameter.detach(), out=self._gated)
-        density.mul_(-0.5 / sigma**2).exp_()
-        strength = self._schedules.strength(self._step)
-        scale = strength / (self._layout.size * sigma * math.sqrt(2 * math.pi))
-        return add_scaled_(self._gradient, density, scale)
+        scale = 1 / (self._layout.size * sigma * math.sqrt(2 * math.pi))
+        self._kernels.gaussian_gradient(
+            gradients,
+            self.parameter,
+            self._weights,
+            self._gated,
+            sigma=sigma,
+            scale=self._schedules.strength(self._step) * scale,
+        )
+        return self._gated
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
@@ -168,7 +159,6 @@ class GaussianGates:
         """See `interface.Gates`."""
         return {
             "parameter": self.parameter.detach().clone(),
-            "generators": generator_states(self._generators),
             **self._schedules.state(),
         }
 
@@ -176,4 +166,3 @@ class GaussianGates:
         """See `interface.Gates`."""
         self.parameter.detach().copy_(state["parameter"])
         self._schedules.restore(state)
-        set_generator_states(self._generators, state["generators"])

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ticketsweep.seeds import Replicate
-from ticketsweep.train.gates.gated import GatedWeights, generator_states, set_generator_states
-from ticketsweep.train.gates.penalty import Schedules, add_scaled_
+from ticketsweep.train.gates.gated import GatedWeights
+from ticketsweep.train.gates.kernels import kernels_for
+from ticketsweep.train.gates.penalty import Schedules
 from ticketsweep.train.pack import Layers, Layout
 
 GAMMA, ZETA = -0.1, 1.1
@@ -77,7 +78,7 @@ class HardConcreteGates:
     """The gates of a pack; see `interface.Gates`.
 
     As with the Gaussian gate, the penalty keeps the first temperature while the noise is annealed,
-    and each replicate has a generator of its own.
+    and a replicate's noise is a function of its seed and the step.
     """
 
     rounds = (0,)
@@ -96,13 +97,11 @@ class HardConcreteGates:
         self._step = 0
         self._layout = layout
         self._weights = weights
-        self._generators = [torch.Generator(weights.device).manual_seed(seed) for seed in seeds]
+        self._kernels = kernels_for(layout, seeds, weights.device)
         self._s = torch.empty_like(weights)
-        self._stretched = torch.empty_like(weights)
         self._gated = torch.empty_like(weights)
-        self._gradient = torch.empty_like(weights)
         self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
-        self.parameter.grad = self._gradient
+        self.parameter.grad = self._gated  # where the gradient ends up
 
     def sample(self, step: int) -> Layers:
         """Gated weights with fresh noise; see `interface.Gates`."""
@@ -113,34 +112,33 @@ class HardConcreteGates:
         """See `gated.Gated`."""
         self._step = step
         self._schedules.steer(step, self.harden)
-        for row, generator in zip(self._s, self._generators, strict=True):
-            row.uniform_(generator=generator)
-        self._s.logit_().add_(self.parameter.detach()).div_(
-            self._schedules.temperatures[step]
-        ).sigmoid_()
-        torch.mul(self._s, ZETA - GAMMA, out=self._stretched).add_(GAMMA)
-        torch.clamp(self._stretched, 0, 1, out=self._gated).mul_(self._weights)
+        self._kernels.hard_concrete(
+            self.parameter,
+            self._weights,
+            self._s,
+            self._gated,
+            step=step,
+            beta=self._schedules.temperatures[step],
+            limits=(GAMMA, ZETA),
+        )
         return self._layout.split(self._gated)
 
     def backward(self, gradients: Layers) -> Tensor:
         """See `gated.Gated`."""
-        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
-        self._gradient.mul_(self._weights)
-        # dz / d log_alpha = (zeta - gamma) s (1 - s) / beta where the gate is not clipped, else 0
-        torch.ops.aten.hardtanh_backward.grad_input(
-            self._gradient, self._stretched, 0, 1, grad_input=self._gradient
-        )
-        # The gated weights have served their purpose, so their memory holds what follows.
-        slope = torch.addcmul(self._s, self._s, self._s, value=-1, out=self._gated)
-        scale = (ZETA - GAMMA) / self._schedules.temperatures[self._step]
-        self._gradient.mul_(slope).mul_(scale)
+        # dz / d log_alpha = (zeta - gamma) s (1 - s) / beta where the gate is not clipped, else 0;
         # d penalty / d log_alpha = l0_strength / G * p (1 - p), p = P(z > 0)
-        shift = self._schedules.temperatures[0] * _SHIFT
-        p = torch.sub(self.parameter.detach(), shift, out=self._gated)
-        p.clamp_(min=_SHUT).sigmoid_()
-        p.addcmul_(p, p, value=-1)
-        strength = self._schedules.strength(self._step)
-        return add_scaled_(self._gradient, p, strength / self._layout.size)
+        self._kernels.hard_concrete_gradient(
+            gradients,
+            self.parameter,
+            self._weights,
+            self._s,
+            self._gated,
+            slope=(ZETA - GAMMA) / self._schedules.temperatures[self._step],
+            shift=self._schedules.temperatures[0] * _SHIFT,
+            least=_SHUT,
+            scale=self._schedules.strength(self._step) / self._layout.size,
+        )
+        return self._gated
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
@@ -161,7 +159,6 @@ class HardConcreteGates:
         """See `interface.Gates`."""
         return {
             "parameter": self.parameter.detach().clone(),
-            "generators": generator_states(self._generators),
             **self._schedules.state(),
         }
 
@@ -169,4 +166,3 @@ class HardConcreteGates:
         """See `interface.Gates`."""
         self.parameter.detach().copy_(state["parameter"])
         self._schedules.restore(state)
-        set_generator_states(self._generators, state["generators"])

@@ -82,6 +82,7 @@ class Schedules:
             settings.l0_strength, warmup=settings.l0_warmup, steps=steps
         )
         self._rise = penalty_strengths(1.0, warmup=settings.l0_warmup, steps=steps)
+        self._ones = weights.new_ones(len(weights))
         self._steering = (
             None
             if settings.target_density is None
@@ -93,11 +94,11 @@ class Schedules:
         if self._steering is not None and step and step % INTERVAL == 0:
             self._steering.update(step, harden())
 
-    def strength(self, step: int) -> float | Tensor:
-        """The penalty's at this step: a number, or (R, 1) where it is steered."""
+    def strength(self, step: int) -> Tensor:
+        """The penalty's at this step, (R,)."""
         if self._steering is None:
-            return self._strengths[step]
-        return self._rise[step] * self._steering.strength
+            return self._ones * self._strengths[step]
+        return self._steering.strength[:, 0] * self._rise[step]
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all that the next steps depend on; see `interface.Gates`."""
@@ -174,10 +175,3 @@ def penalty_strengths(strength: float, *, warmup: float, steps: int) -> list[flo
     """Strength of the penalty at each step: linear from 0 over the first `warmup` share of them."""
     rise = warmup * steps
     return [strength * min(1.0, step / rise) if rise else strength for step in range(steps)]
-
-
-def add_scaled_(total: Tensor, rows: Tensor, scale: float | Tensor) -> Tensor:
-    """Add `scale * rows` to a total (R, G) in place; the scale is a number, or (R, 1)."""
-    if isinstance(scale, float):
-        return total.add_(rows, alpha=scale)
-    return total.addcmul_(rows, scale)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates.gated import GatedWeights
+from ticketsweep.train.gates.kernels import kernels_for
 from ticketsweep.train.gates.penalty import Schedules
 from ticketsweep.train.pack import Layers, Layout
 
@@ -79,11 +80,11 @@ class SigmoidGates:
         self._step = 0
         self._layout = layout
         self._weights = weights
+        self._kernels = kernels_for(layout, [0] * len(weights), weights.device)
         self._z = torch.empty_like(weights)
         self._gated = torch.empty_like(weights)
-        self._gradient = torch.empty_like(weights)
         self.parameter = torch.full_like(weights, settings.init, requires_grad=True)
-        self.parameter.grad = self._gradient
+        self.parameter.grad = self._gated  # where the gradient ends up
 
     def sample(self, step: int) -> Layers:
         """Gated weights; see `interface.Gates`."""
@@ -94,20 +95,28 @@ class SigmoidGates:
         """See `gated.Gated`."""
         self._step = step
         self._schedules.steer(step, self.harden)
-        torch.div(self.parameter.detach(), self._schedules.temperatures[step], out=self._z)
-        self._z.clamp_(min=_SHUT).sigmoid_()
-        torch.mul(self._z, self._weights, out=self._gated)
+        self._kernels.sigmoid(
+            self.parameter,
+            self._weights,
+            self._z,
+            self._gated,
+            temperature=self._schedules.temperatures[step],
+            least=_SHUT,
+        )
         return self._layout.split(self._gated)
 
     def backward(self, gradients: Layers) -> Tensor:
         """See `gated.Gated`."""
-        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
         # d (loss + penalty) / dz, then dz / ds = z (1 - z) / temperature
-        strength = self._schedules.strength(self._step) / self._layout.size
-        self._gradient.mul_(self._weights).add_(strength)
-        # The gated weights have served their purpose, so their memory holds the slope.
-        slope = torch.addcmul(self._z, self._z, self._z, value=-1, out=self._gated)
-        return self._gradient.mul_(slope).div_(self._schedules.temperatures[self._step])
+        self._kernels.sigmoid_gradient(
+            gradients,
+            self._weights,
+            self._z,
+            self._gated,
+            temperature=self._schedules.temperatures[self._step],
+            scale=self._schedules.strength(self._step) / self._layout.size,
+        )
+        return self._gated
 
     @torch.no_grad()
     def expected_density(self, step: int) -> Tensor:
