@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from ticketsweep.store.database import Database
@@ -9,6 +10,8 @@ from ticketsweep.store.paths import Storage
 from ticketsweep.store.pruning import _least
 from ticketsweep.store.sql import run_query
 from ticketsweep.store.writer import write_trial
+
+ALL = pa.RecordBatchReader.read_all
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def test_no_answer_differs_from_that_over_all_rows(stored, condition):
         f"select a.* from masks a left join (from masks where {condition}) b"
         f" using (trial_id, layer) order by all",
     ):
-        assert stored.sql(query) == run_query(query, {"masks": stored.masks()}, {}), query
+        assert stored.sql(query) == run_query(query, {"masks": stored.masks()}, {}, ALL), query
 
 
 @pytest.mark.parametrize(

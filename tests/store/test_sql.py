@@ -22,6 +22,7 @@ from ticketsweep.store.schema import MaskRow, TrialRows, pack_mask, unpack_mask
 from ticketsweep.store.sql import run_query
 from ticketsweep.store.writer import write_trial
 
+ALL = pa.RecordBatchReader.read_all
 PAIRS = st.integers(0, 40).flatmap(
     lambda n: st.tuples(hnp.arrays(np.bool_, n), hnp.arrays(np.bool_, n))
 )
@@ -44,7 +45,8 @@ def test_macros_agree_with_numpy(pairs):
         "mask_jaccard(a, b)", "mask_hamming(a, b)", "mask_and(a, b)", "mask_kept(a)",
         "mask_or(a, b)", "mask_bits(a)", "mask_overlap_chance(a, b, 40)",
     ]  # fmt: skip
-    answer = run_query(f"select {', '.join(macros)} from masks", {"masks": table}, {})
+    query = f"select {', '.join(macros)} from masks"
+    answer = run_query(query, {"masks": table}, {}, ALL)
     for (a, b), row in zip(pairs, answer.to_pylist(), strict=True):
         jaccard, hamming, both, kept, either, bits, chance = row.values()
         union = np.count_nonzero(a | b)
@@ -60,7 +62,7 @@ def test_macros_agree_with_numpy(pairs):
 
 @pytest.mark.parametrize("macro", ["mask_kept('')", "mask_hamming('', '')"])
 def test_macros_take_literals(macro):
-    assert run_query(f"select {macro} c", {}, {})["c"].to_pylist() == [0]
+    assert run_query(f"select {macro} c", {}, {}, ALL)["c"].to_pylist() == [0]
 
 
 def test_macros_work_on_stored_masks(stored, make_trial):
@@ -288,7 +290,7 @@ def test_filters_on_nan_null_and_time_mean_what_they_mean_in_sql(storage):
     for condition in ("> 0.05", "< 0.05", "= 0", "is null", "<> 0.1", "= 'nan'", "between 0 and 1"):
         query = f"select trial_id from trials where stability {condition} order by 1"
         # the same rows as a plain table, where nothing can be pushed down to a file
-        assert database.sql(query) == run_query(query, {"trials": rows}, {}), condition
+        assert database.sql(query) == run_query(query, {"trials": rows}, {}, ALL), condition
 
 
 @pytest.mark.parametrize("where", ["sweep = 'b'", "trial_id = 't1'", "sweep > 'a'"])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_PATIENCE_SECONDS = 2.0
 
 
 def note(text: str) -> None:
@@ -15,3 +19,15 @@ def notes(texts: Iterable[str]) -> None:
     """Write lines to stderr."""
     for text in texts:
         note(text)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on stderr what is being waited for, once it has taken two seconds."""
+    timer = threading.Timer(_PATIENCE_SECONDS, note, [f"{text} …"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ticketsweep.cli.notes import note, notes
+from ticketsweep.cli.notes import note, notes, waiting
 from ticketsweep.cli.options import Listing, QueryFormat, StorageOption, TableFormat
 from ticketsweep.errors import UserError
 
@@ -105,24 +106,49 @@ def query(
     """Ask the mask database in SQL."""
     wanted = query_format(output, out)
     bound = query_parameters(parameters or [])
-    from ticketsweep.display.records import as_table, as_text, with_distinct_names, write_answer
+    import pyarrow as pa
+
+    from ticketsweep.display.records import (
+        Head,
+        as_table,
+        as_text,
+        head_of,
+        with_distinct_names,
+        write_answer,
+    )
     from ticketsweep.display.terminal import emit_all, show, stdout_console
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
 
     database = open_database(storage or default_storage())
-    answer = with_distinct_names(database.sql(sql, bound))
-    notes(database.warnings)
-    for name in database.crowded:
-        note(f"sweep {name} has many small files: `ticketsweep masks compact {name}` merges them")
-    if out is not None:
-        write_answer(answer, out, wanted.value)
-        note(f"{answer.num_rows:,} rows written to {out}")
-    elif wanted is QueryFormat.TABLE:
-        console = stdout_console()
-        show(console, as_table(console, answer))
-    else:
-        emit_all(as_text(answer, wanted.value))
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as text:
+
+        def consume(answer: pa.RecordBatchReader) -> Head | int:
+            rows = with_distinct_names(answer)
+            if out is not None:
+                return write_answer(rows, out, wanted.value)
+            if wanted is QueryFormat.TABLE:
+                return head_of(rows)
+            text.seek(0)  # what a damaged file has broken off is written anew
+            text.truncate()
+            text.writelines(as_text(rows, wanted.value))
+            return text.tell()
+
+        with waiting("querying, Ctrl-C ends it"):
+            found = database.sql_stream(sql, bound, consume)
+        notes(database.warnings)
+        for name in database.crowded:
+            note(
+                f"sweep {name} has many small files: `ticketsweep masks compact {name}` merges them"
+            )
+        if isinstance(found, Head):
+            console = stdout_console()
+            show(console, as_table(console, found))
+        elif out is not None:
+            note(f"{found:,} rows written to {out}")
+        else:
+            text.seek(0)
+            emit_all(text)
 
 
 def query_parameters(assignments: Sequence[str]) -> dict[str, str]:

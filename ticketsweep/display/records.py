@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,21 +26,43 @@ from ticketsweep.results.rows import Row, finite_number
 TABLE_ROWS = 100
 RECORDS = 20
 _CELL = 60  # characters; longer values are for the other formats
-_BATCH = 1024  # rows turned into text at once
+_BATCH = 1024  # rows turned into text at once, and batches of a row group
+_ROW_GROUP = 1 << 24  # bytes of a row group in a file that is written
 
 
-def with_distinct_names(answer: pa.Table) -> pa.Table:
+def with_distinct_names(answer: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """The answer with columns of one name told apart: `layer`, `layer_1`."""
     names: list[str] = []
-    for name in answer.column_names:
+    for name in answer.schema.names:
         alike = (f"{name}_{n}" if n else name for n in itertools.count())
         names.append(next(each for each in alike if each not in names))
-    return answer.rename_columns(names)
+    fields = [field.with_name(name) for field, name in zip(answer.schema, names, strict=True)]
+    batches = (batch.rename_columns(names) for batch in answer)
+    return pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
 
 
-def as_table(console: Console, answer: pa.Table) -> RenderableType:
+@dataclass(frozen=True)
+class Head:
+    """What of an answer is shown as a table: its first rows, and how many there are."""
+
+    rows: pa.Table
+    total: int
+
+
+def head_of(answer: pa.RecordBatchReader) -> Head:
+    """The first rows of an answer, and how many it has; the others are counted and not kept."""
+    kept, total = [], 0
+    for batch in answer:
+        if total < TABLE_ROWS:
+            kept.append(batch.slice(0, TABLE_ROWS - total))
+        total += batch.num_rows
+    return Head(pa.Table.from_batches(kept, answer.schema), total)
+
+
+def as_table(console: Console, head: Head) -> RenderableType:
     """The first rows as a table, or one column below the other where that is too wide."""
-    rows = list(rows_of(answer.slice(0, TABLE_ROWS)))
+    answer = head.rows
+    rows = list(rows_of(answer.to_reader()))
     names = answer.column_names
     columns = [
         Column(name, [_cell(row[name]) for row in rows], right=_is_numeric(answer.schema.types[i]))
@@ -50,17 +73,18 @@ def as_table(console: Console, answer: pa.Table) -> RenderableType:
     if not fits(console, drawn):
         shown = min(shown, RECORDS)
         drawn = Group(*(_record(names, row) for row in rows[:shown]))
-    if shown < answer.num_rows:
-        note = f"{shown} of {plural(answer.num_rows, 'row')} shown; --format csv or json has all"
+    if shown < head.total:
+        note = f"{shown} of {plural(head.total, 'row')} shown; --format csv or json has all"
     else:
-        note = plural(answer.num_rows, "row")
+        note = plural(head.total, "row")
     return Group(drawn, Text(f"({note})", style="dim"))
 
 
-def rows_of(answer: pa.Table) -> Iterator[Row]:
-    """The rows as plain values, a batch at a time."""
-    for batch in answer.to_batches(max_chunksize=_BATCH):
-        yield from batch.to_pylist(maps_as_pydicts="lossy")
+def rows_of(answer: pa.RecordBatchReader) -> Iterator[Row]:
+    """The rows as plain values, a few at a time."""
+    for batch in answer:
+        for start in range(0, batch.num_rows, _BATCH):
+            yield from batch.slice(start, _BATCH).to_pylist(maps_as_pydicts="lossy")
 
 
 def as_csv(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
@@ -88,27 +112,52 @@ def document(value: object) -> str:
     return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
 
 
-def as_text(answer: pa.Table, wanted: str) -> Iterator[str]:
+def as_text(answer: pa.RecordBatchReader, wanted: str) -> Iterator[str]:
     """The answer as "csv" or "json", in pieces."""
     rows = rows_of(answer)
-    return as_csv(answer.column_names, rows) if wanted == "csv" else as_json(rows)
+    return as_csv(answer.schema.names, rows) if wanted == "csv" else as_json(rows)
 
 
-def write_answer(answer: pa.Table, out: Path, wanted: str) -> None:
-    """Write the answer to a file as "csv", "json" or "parquet".
+def write_answer(answer: pa.RecordBatchReader, out: Path, wanted: str) -> int:
+    """Write the answer to a file as "csv", "json" or "parquet"; returns the number of rows.
 
     Raises UserError where the file cannot be written.
     """
+    rows = 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in answer:
+            rows += batch.num_rows
+            yield batch
+
     try:
         if wanted == "parquet":
-            with out.open("wb") as file:
-                pq.write_table(answer, file)
+            with out.open("wb") as file, pq.ParquetWriter(file, answer.schema) as writer:
+                for table in _gathered(counted(), answer.schema):
+                    writer.write_table(table)
         else:
+            seen = pa.RecordBatchReader.from_batches(answer.schema, counted())
             with out.open("w", encoding="utf-8", newline="") as text:
-                text.writelines(as_text(answer, wanted))
+                text.writelines(as_text(seen, wanted))
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"--out {out} cannot be written: {reason}") from None
+    return rows
+
+
+def _gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The batches as tables, each large enough for a row group of a Parquet file."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size >= _ROW_GROUP or len(held) >= _BATCH:
+            yield pa.Table.from_batches(held, schema)
+            held, size = [], 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
 
 
 def plain(value: Any) -> Any:

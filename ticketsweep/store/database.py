@@ -20,8 +20,9 @@ from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
+from ticketsweep.store.scanning import BoundedDataset
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
-from ticketsweep.store.sql import ScanError, check_query, mentioned_tables, run_query
+from ticketsweep.store.sql import Answer, ScanError, check_query, mentioned_tables, run_query
 
 _ATTEMPTS = 20  # a reader gives up on a storage that changes under every one of them
 
@@ -183,12 +184,29 @@ class Database:
 
         Raises QueryError, in one line, for anything else and for SQL that is not valid.
         """
+        answer: pa.Table = self.sql_stream(query, parameters, lambda rows: rows.read_all())
+        return answer
+
+    def sql_stream(
+        self,
+        query: str,
+        parameters: Mapping[str, object] | None,
+        consume: Callable[[pa.RecordBatchReader], Answer],
+    ) -> Answer:
+        """What `consume` makes of the answer to a query, which need not fit into memory.
+
+        Parameters
+        ----------
+        query, parameters: as `sql` takes and refuses them.
+        consume: is handed the answer's rows, in another thread. Where a damaged file shows itself
+            in the middle of them, it is called again with all rows from the first on.
+        """
         bound = parameters or {}
         check_query(query, bound)
         tables = mentioned_tables(query)
         return self._answer(
             lambda: {table: self._catalogue.committed(table) for table in tables},
-            lambda datasets: run_query(query, datasets, bound),
+            lambda datasets: run_query(query, datasets, bound, consume),
         )
 
     def _read(
@@ -212,8 +230,8 @@ class Database:
     def _answer(
         self,
         select: Callable[[], Mapping[Table, Sequence[StoredFile]]],
-        scan: Callable[[Mapping[Table, ds.Dataset]], pa.Table],
-    ) -> pa.Table:
+        scan: Callable[[Mapping[Table, ds.Dataset]], Answer],
+    ) -> Answer:
         """Scan the selected files; where that fails because of a file, select and scan again.
 
         A file is at fault if it has been replaced since it was selected (the next selection has
@@ -239,7 +257,7 @@ class Database:
 
     def _dataset(self, table: Table, files: Sequence[StoredFile]) -> ds.Dataset:
         fragments = [self._catalogue.fragment(file) for file in files]
-        return ds.FileSystemDataset(fragments, SCHEMAS[table], FORMAT, self.storage.filesystem)
+        return BoundedDataset(fragments, SCHEMAS[table], FORMAT, self.storage.filesystem)
 
     def _part_batches(
         self, file: StoredFile, where: ds.Expression | None, columns: Sequence[str] | None

@@ -15,6 +15,8 @@ from typing import Any
 import duckdb
 import pyarrow.dataset as ds
 
+from ticketsweep.store.scanning import BoundedDataset
+
 _SCAN = "ARROW_SCAN"
 _NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
 _ABOVE = re.compile(rf"\(sparsity (?:>|>=) {_NUMBER}\)", re.IGNORECASE)
@@ -40,7 +42,7 @@ def without_ruled_out(
     condition = ds.field("sparsity") >= least
     some = (each.subset(condition, schema=masks.schema) for each in masks.get_fragments())
     kept = [each for each in some if each.row_groups]
-    return ds.FileSystemDataset(kept, masks.schema, masks.format, masks.filesystem)
+    return BoundedDataset(kept, masks.schema, masks.format, masks.filesystem)
 
 
 def _least_sparsity(

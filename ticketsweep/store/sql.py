@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -47,6 +50,7 @@ Masks of different numbers of bytes are an error, as in DuckDB's own BIT functio
 """
 
 _ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_MEMORY_MIB = 1024  # of tables that the engine builds; what it scans comes on top
 _LOCKED = {
     "enable_external_access": "false",
     "allow_community_extensions": "false",
@@ -54,6 +58,11 @@ _LOCKED = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
     "temp_directory": "",
+    # Nothing is read from there, but an error would name the user's folder.
+    "extension_directory": "none",
+    "secret_directory": "none",
+    "memory_limit": f"{_MEMORY_MIB}MiB",
+    "threads": str(min(4, os.cpu_count() or 1)),
 }
 _OF_THE_QUERY = (
     duckdb.ParserException,
@@ -64,6 +73,15 @@ _OF_THE_QUERY = (
     duckdb.OutOfMemoryException,
     duckdb.InterruptException,
 )
+# The same errors of a query whose answer is being read: Arrow hands them on as texts.
+_NAMED_OF_THE_QUERY = re.compile(
+    r"(Parser|Binder|Catalog|Conversion|Permission|Out of Memory|INTERRUPT) Error"
+)
+_NO_MEMORY = re.compile(r"Out of Memory Error: ([^()]+ \([^()]+\))")
+_WAKE_SECONDS = 0.2  # how often the waiting thread looks for a signal
+_GRACE_SECONDS = 0.5  # what an interrupted query is given to end
+
+Answer = TypeVar("Answer")
 
 
 class ScanError(QueryError):
@@ -77,16 +95,18 @@ def check_query(query: str, parameters: Mapping[str, object]) -> None:
     """
     try:
         statements = duckdb.extract_statements(query)
+        types = [statement.type for statement in statements]
     except duckdb.Error as error:
         raise QueryError(_one_line(error)) from error
+    except ValueError as error:  # a kind of statement that the engine's Python side cannot name
+        raise QueryError("a query must be a SELECT or EXPLAIN") from error
     if not statements:
         raise QueryError("the query is empty (write one SELECT)")
     if len(statements) != 1:
         raise QueryError(f"a query must be one statement, got {len(statements)}")
-    if statements[0].type not in _ALLOWED:
+    if types[0] not in _ALLOWED:
         raise QueryError(
-            f"a query must be a SELECT or EXPLAIN, got {statements[0].type.name} "
-            f"(the database is read only)"
+            f"a query must be a SELECT or EXPLAIN, got {types[0].name} (the database is read only)"
         )
     named = statements[0].named_parameters
     if missing := sorted(named - parameters.keys()):
@@ -100,49 +120,83 @@ def run_query(
     query: str,
     tables: Mapping[Table, ds.Dataset | pa.Table],
     parameters: Mapping[str, object],
-) -> pa.Table:
-    """The result of one SELECT or EXPLAIN over the given tables, `parameters` bound to its `$name`.
+    consume: Callable[[pa.RecordBatchReader], Answer],
+) -> Answer:
+    """What `consume` makes of the answer to one SELECT or EXPLAIN over the given tables.
 
     Every query gets a connection of its own, in a read-only transaction, which reaches no file, no
-    network, no extension, no Python variable and no setting.
+    network, no extension, no Python variable and no setting. It runs, and its answer is consumed,
+    in another thread, so that this one hears signals: Ctrl-C ends it within a second.
+
+    Parameters
+    ----------
+    parameters: what is bound to the query's `$name`s.
+    consume: is handed the rows in batches of as many as the engine holds anyway (at most 2,048).
 
     Raises ScanError if it fails while running, QueryError if it is not a valid query.
     """
     check_query(query, parameters)
-    with duckdb.connect(":memory:", config=dict(_LOCKED)) as connection:
-        for table, rows in tables.items():
-            connection.register(table, rows)
-        for name, body in MACROS.items():
-            connection.execute(f"CREATE MACRO {name}{body}")
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET lock_configuration = true")
-        masks = tables.get("masks")
-        if isinstance(masks, ds.FileSystemDataset) and len(tables) == 1:
-            connection.execute("BEGIN TRANSACTION READ ONLY")
-            less = without_ruled_out(connection, query, parameters, masks)
-            connection.execute("ROLLBACK")
-            connection.register("masks", less)
+    connection = duckdb.connect(":memory:", config=dict(_LOCKED))
+    answer: Future[Answer] = Future()
+
+    def work() -> None:
+        try:
+            with connection:
+                answer.set_result(_run(connection, query, tables, parameters, consume))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # A daemon, and not joined: the engine looks for an interrupt between two functions, and one of
+    # them may take minutes.
+    worker = threading.Thread(target=work, name="query", daemon=True)
+    worker.start()
+    try:
+        while True:
+            worker.join(_WAKE_SECONDS)
+            if answer.done():
+                return answer.result()
+    except KeyboardInterrupt:
+        connection.interrupt()
+        worker.join(_GRACE_SECONDS)
+        raise
+
+
+def _run(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    tables: Mapping[Table, ds.Dataset | pa.Table],
+    parameters: Mapping[str, object],
+    consume: Callable[[pa.RecordBatchReader], Answer],
+) -> Answer:
+    for table, rows in tables.items():
+        connection.register(table, rows)
+    for name, body in MACROS.items():
+        connection.execute(f"CREATE MACRO {name}{body}")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET lock_configuration = true")
+    masks = tables.get("masks")
+    if isinstance(masks, ds.FileSystemDataset) and len(tables) == 1:
         connection.execute("BEGIN TRANSACTION READ ONLY")
-        try:
-            return _interruptible(connection, query, parameters)
-        except _OF_THE_QUERY as error:
-            raise QueryError(_explained(error, query)) from error
-        except duckdb.Error as error:
-            raise ScanError(_explained(error, query)) from error
+        less = without_ruled_out(connection, query, parameters, masks)
+        connection.execute("ROLLBACK")
+        connection.register("masks", less)
+    connection.execute("BEGIN TRANSACTION READ ONLY")
+    try:
+        reader = connection.sql(query, params=dict(parameters) or None).to_arrow_reader(1)
+    except _OF_THE_QUERY as error:
+        raise QueryError(_explained(error, query)) from error
+    except duckdb.Error as error:
+        raise ScanError(_explained(error, query)) from error
+    rows = pa.RecordBatchReader.from_batches(reader.schema, _batches(reader, query))
+    return consume(rows)
 
 
-def _interruptible(
-    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, object]
-) -> pa.Table:
-    # DuckDB does not look at signals while it computes an Arrow table; this thread does.
-    with ThreadPoolExecutor(1) as other:
-        bound = dict(parameters) or None
-        answer = other.submit(lambda: connection.sql(query, params=bound).to_arrow_table())
-        try:
-            return answer.result()
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
+def _batches(reader: pa.RecordBatchReader, query: str) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        kind = QueryError if _NAMED_OF_THE_QUERY.search(str(error)) else ScanError
+        raise kind(_explained(error, query)) from error
 
 
 def mentioned_tables(query: str) -> tuple[Table, ...]:
@@ -164,9 +218,14 @@ _UNKNOWN_COLUMN_OF = re.compile(r'Values list ".+" does not have a column named'
 _UNEQUAL_BITS = re.compile(r"Invalid Input Error: Cannot (AND|OR|XOR) bit strings of different")
 
 
-def _explained(error: duckdb.Error, query: str) -> str:
+def _explained(error: Exception, query: str) -> str:
     """What DuckDB says on one line, with what the database has in place of what it lacks."""
     message = _one_line(error)
+    if found := _NO_MEMORY.search(message):
+        return (
+            f"the query needs too much memory: {found[1]} (select fewer columns or rows, and of "
+            f"pairs of masks a layer or a trial at a time)"
+        )
     if _UNKNOWN_TABLE.search(message):
         what, _, near = message.partition(" Did you mean ")
         own = near.strip('"?') in SCHEMAS  # DuckDB would as soon name one of its own tables
@@ -190,7 +249,7 @@ def _columns(query: str) -> str:
     return f" ({named[0]} has {', '.join(SCHEMAS[named[0]].names)})"
 
 
-def _one_line(error: duckdb.Error) -> str:
+def _one_line(error: Exception) -> str:
     # DuckDB appends the query with a caret below it, after an empty line.
     message = str(error).split("\n\nLINE ")[0]
     return " ".join(message.split())

@@ -1,0 +1,35 @@
+"""How much of the storage a scan holds in memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.dataset as ds
+
+_LARGE = "bits"
+_ROWS = 16  # masks of a batch: of what DuckDB and Arrow copy and combine at once
+_ONE_AFTER_THE_OTHER = {
+    "batch_size": _ROWS,
+    "batch_readahead": 1,
+    "fragment_readahead": 1,
+    # Else the bits of a whole file stay buffered until its last row group has been read.
+    "fragment_scan_options": ds.ParquetFragmentScanOptions(
+        page_checksum_verification=True, pre_buffer=False
+    ),
+}
+
+
+class BoundedDataset(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no types
+    """Files of a table, of which a scan that reads bits holds a few row groups at once.
+
+    Arrow reads ahead 16 batches in each of 4 files, a batch being 131,072 rows: all masks of four
+    files. DuckDB, which makes scans of its own of a dataset, has no setting for it.
+    """
+
+    def _scanner_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        # What every scan of a dataset asks for its options, and adds a dataset's own filter.
+        given: dict[str, Any] = super()._scanner_options(options)
+        columns = given.get("columns")
+        wanted = self.schema.names if columns is None else columns
+        return {**given, **_ONE_AFTER_THE_OTHER} if _LARGE in wanted else given
