@@ -197,7 +197,7 @@ def cold_query(folder: Path) -> float:
     done = subprocess.run(
         [sys.executable, "-c", ASK, str(folder)], capture_output=True, text=True, check=True
     )
-    seconds, rows, crowded = done.stdout.split()
+    seconds, rows, crowded = done.stdout.split()[-3:]
     print(f"{rows} rows in {seconds} s, crowded: {crowded}", file=sys.stderr)
     return float(seconds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.dataset as ds
@@ -124,11 +124,17 @@ class Catalogue:
                 del self._skipped[file.path]  # written anew since
         unseen = [f for f in listed if f not in self._opened and f.path not in self._skipped]
         if unseen:
+            # Some at a time, since handing one to a thread costs as much as opening it.
+            some = min(64, 1 + len(unseen) // (4 * _OPENERS))
             with ThreadPoolExecutor(_OPENERS) as pool:
-                list(pool.map(self._open_one, unseen))
+                list(pool.map(self._open_some, _runs(unseen, some)))
         sound = [f for f in listed if f in self._opened and f.path not in self._skipped]
         skipped = sum(file.path in self._skipped for file in listed)
         return sound, len(sound) + skipped == len(listed)
+
+    def _open_some(self, files: Sequence[StoredFile]) -> None:
+        for file in files:
+            self._open_one(file)
 
     def _open_one(self, file: StoredFile) -> None:
         try:
@@ -156,3 +162,8 @@ class Catalogue:
             except UnreadableFile as error:
                 self._skipped[file.path] = (file, str(error))
         return len(self._skipped) > before
+
+
+def _runs(files: Sequence[StoredFile], length: int) -> Iterator[Sequence[StoredFile]]:
+    for start in range(0, len(files), length):
+        yield files[start : start + length]
