@@ -412,7 +412,7 @@ def test_planted_overlap_is_covered_from_three_seeds_up() -> None:
 def test_planted_overlap_is_covered_in_crossed_designs(
     design: tuple[int, int, int], spread: dict[str, float], by_init: bool
 ) -> None:
-    covered = coverage(design, spread, by_init=by_init, repetitions=400)
+    covered = coverage(design, spread, by_init=by_init, repetitions=300)
     assert covered
     assert min(covered.values()) >= 0.93, covered
 
