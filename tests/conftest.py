@@ -14,7 +14,11 @@ for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 
 # Two Rays at once would wait for each other's processors, and past the limits that tests set.
-STARTING_RAY = ("tests/sweep/", "tests/cli/test_process.py")
+STARTING_RAY = (
+    "tests/sweep/test_kills.py",
+    "tests/sweep/test_runner.py",
+    "tests/cli/test_process.py",
+)
 
 
 @pytest.hookimpl
@@ -26,7 +30,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class _RayOnOneWorker(LoadScopeScheduling):
-    """What may start Ray runs first, in order, on one worker; every other test wherever is room.
+    """What starts Ray runs first, in order, on one worker; every other test wherever is room.
 
     (The mark `xdist_group` would say so too, but xdist 3.8 does not see it under pytest 9.2.)
     """

@@ -160,10 +160,10 @@ def laughs(levels: int) -> str:
 )
 def test_what_is_no_settings_file_is_refused_at_once(write, content: str | bytes, rule: str):
     path = write(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read_yaml(path)
-    assert time.perf_counter() - start < 4  # a second, on a machine that others use too
+    assert time.process_time() - start < 2  # of the processor, which others use too
     (fault,) = caught.value.faults
     assert caught.value.source == str(path)
     assert str(fault).startswith(f"file {rule}")

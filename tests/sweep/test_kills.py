@@ -197,7 +197,7 @@ def test_a_sweep_survives_many_kills(root: Path, seed: int) -> None:
 def test_an_interrupt_ends_cleanly_and_soon(
     root: Path, number: signal.Signals, moment: str
 ) -> None:
-    driver = Driver(root, SPEC | {"train": {"steps": 20_000, "batch_size": 64}})
+    driver = Driver(root, SPEC | {"train": {"steps": 4_000, "batch_size": 64}})
     try:
         if moment == "starting":
             while driver.until("phase") != ["phase", "starting", "Ray"]:
