@@ -186,9 +186,10 @@ def test_stability_says_that_it_does_not_know_the_seeds(storage: Storage, level:
     exchange.import_masks(storage, [level("one"), level("two", seed=1)], sweep="lth")
     database, told = Database(storage), []
     rows = database.trials().to_pylist()
-    assert stability_by(database, rows, keys=[], layer=None, warn=told.append) == {}
-    assert len(told) == 1
-    assert "it was imported, and which seeds differ" in told[0]
+    for layer in (None, "layers.0.weight"):
+        assert stability_by(database, rows, keys=[], layer=layer, warn=told.append) == {}
+    assert len(told) == 2
+    assert all("it was imported, and which seeds differ" in line for line in told)
 
 
 def test_an_imported_ticket_leaves_as_masks_but_not_with_weights(storage, level, tmp_path) -> None:

@@ -78,7 +78,7 @@ def stability_by(
                 warn(f"trial {trial_id} is left out: its masks or its replicates are not there")
 
     found = sweep_stability(compared())
-    if layer is not None and not found:
+    if layer is not None and not found and not all(is_imported(row) for row in trials):
         names = database.sql(f"select distinct layer from masks where sweep = '{sweep}'")
         hint = did_you_mean(layer, names["layer"].to_pylist())
         raise UserError(f"--layer must be a layer of sweep {sweep}, got {layer!r} ({hint})")
