@@ -215,7 +215,7 @@ def test_what_a_trial_raises_is_stored_in_one_line(digits: Dataset, storage: Sto
     outcome, _ = finish(small(), classes, storage)
     assert outcome.row["status"] == "failed"
     error = str(outcome.row["error"])
-    assert error.startswith("IndexError: ")
+    assert error.startswith("RuntimeError: index ")
     assert "\n" not in error
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     ValidationError,
@@ -35,7 +36,7 @@ FAMILY_FORMATS = {"gaussian": 2, "hard_concrete": 2}
 
 # They decide where and how fast a trial runs, not what it finds, so a laptop and a cluster agree
 # on a trial's id.
-EXECUTION_FIELDS = frozenset({"data_root", "device", "checkpoint_seconds"})
+EXECUTION_FIELDS = frozenset({"data_root", "device", "pack", "checkpoint_seconds"})
 
 ClipNorm = Annotated[
     float | None,
@@ -117,6 +118,12 @@ class TrialConfig(Section):
         None, min_length=1, description="folder of torchvision's data; null: the user's cache"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    pack: Annotated[int | None, BeforeValidator(lambda v: None if v == "auto" else v)] = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="replicates trained together; auto: as many as fit into memory",
+    )
     checkpoint_seconds: float | None = Field(
         None,
         ge=0,

@@ -12,7 +12,7 @@ from ticketsweep.analysis.stability import Stability, trial_stability
 from ticketsweep.seeds import Replicate
 from ticketsweep.store.schema import REPLICATES, MaskRow
 from ticketsweep.train.learning import CurvePoint
-from ticketsweep.train.stages import Tickets
+from ticketsweep.train.tickets import Tickets
 
 
 def ticket_stability(tickets: Tickets, replicates: Sequence[Replicate]) -> Stability | None:
@@ -38,13 +38,14 @@ def ticket_stability(tickets: Tickets, replicates: Sequence[Replicate]) -> Stabi
 
 
 def trial_figures(
-    tickets: Tickets, stability: Stability | None, *, threads: int
+    tickets: Tickets, stability: Stability | None, *, threads: int, packs: int
 ) -> dict[str, object]:
     """Columns of `trials`: means over the replicates that have not diverged.
 
     Parameters
     ----------
     threads: of torch's, which decide how sums are rounded: who makes W_k again needs as many.
+    packs: that the replicates were trained in.
     """
     density = _mean(tickets.density)
     return {
@@ -59,6 +60,7 @@ def trial_figures(
             "train_seconds": tickets.train_seconds,
             "diverged": float((tickets.diverged > 0).sum()),
             "threads": float(threads),
+            "packs": float(packs),
             **{
                 _metric(name): _mean(figures)
                 for name, figures in tickets.accuracies.items()

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import math
 import os
 import platform
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ticketsweep import __version__
 from ticketsweep.analysis.stability import Stability
@@ -46,9 +48,10 @@ from ticketsweep.train.gates import FAMILIES
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model
+from ticketsweep.train.packs import Packs, find_tickets
 from ticketsweep.train.plan import Plan, check_plan
 from ticketsweep.train.sources import source_digest
-from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.tickets import Tickets
 
 CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
 
@@ -146,7 +149,7 @@ def run_trial(
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     counts = config.replicates
     replicates = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
-    curve: list[CurvePoint] = []
+    packs, step = Packs((len(replicates),), done=0), 0
     device = _device(config.device)
     checkpoint = CheckpointFile(storage, identity)
     common = identity_columns(config, sweep, identity) | {
@@ -164,6 +167,7 @@ def run_trial(
             log_points=CURVE_POINTS,
             device=device,
             checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds, device=device),
+            pack=config.pack,
         )
         while True:
             try:
@@ -171,9 +175,11 @@ def run_trial(
             except StopIteration as stop:
                 tickets: Tickets = stop.value
                 break
-            if isinstance(report, CurvePoint):
-                curve.append(report)
-                yield _progress(report, config.train.steps)
+            if isinstance(report, Packs):
+                packs = report
+            elif isinstance(report, CurvePoint):
+                step = report.step
+                yield _progress(report, config.train.steps, packs)
             else:
                 yield StageProgress(report.stage, report.step, report.steps)
     except UserError:
@@ -182,7 +188,7 @@ def run_trial(
         row = common | {
             "status": "failed",
             "error": _first_line(error),
-            "steps_done": curve[-1].step if curve else 0,
+            "steps_done": step,
             "wall_seconds": time.perf_counter() - clock,
             "metrics": {"failures": float(failures + 1)},
         }
@@ -195,13 +201,15 @@ def run_trial(
         "error": None,
         "steps_done": tickets.steps,
         "wall_seconds": time.perf_counter() - clock,
-        **trial_figures(tickets, stability, threads=torch.get_num_threads()),
+        **trial_figures(
+            tickets, stability, threads=torch.get_num_threads(), packs=len(packs.sizes)
+        ),
     }
     rows = TrialRows(
         trial=row,
         replicates=replicate_rows(tickets, replicates),
         masks=mask_rows(tickets),
-        curves=curve_rows(curve),
+        curves=curve_rows(tickets.curve),
     )
     write_trial(storage, sweep, rows)
     checkpoint.delete()
@@ -284,13 +292,18 @@ def _first_line(error: Exception) -> str:
     return f"{kind}{text[0] if text else 'no message'}"[:500]
 
 
-def _progress(point: CurvePoint, steps: int) -> Progress:
+def _progress(point: CurvePoint, steps: int, packs: Packs) -> Progress:
+    alive = ~np.isnan(point.loss)
+
+    def mean(figures: NDArray[np.float64]) -> float:
+        return float(figures[alive].mean()) if alive.any() else math.nan
+
     return Progress(
-        step=point.step,
-        steps=steps,
-        loss=float(np.nanmean(point.loss)),
-        val_accuracy=float(np.nanmean(point.val_accuracy)),
-        expected_density=float(np.nanmean(point.expected_density)),
+        step=packs.done * steps + point.step,
+        steps=len(packs.sizes) * steps,
+        loss=mean(point.loss),
+        val_accuracy=mean(point.val_accuracy),
+        expected_density=mean(point.expected_density),
     )
 
 

@@ -17,8 +17,9 @@ from ticketsweep.train.gates.interface import Family
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model
+from ticketsweep.train.packs import Packs, find_tickets
 from ticketsweep.train.plan import Plan
-from ticketsweep.train.stages import Tickets, find_tickets
+from ticketsweep.train.tickets import Tickets
 from ticketsweep.train.weights import Passage
 
 
@@ -91,7 +92,7 @@ def make_plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture(scope="session")
-def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage], Tickets]]:
+def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tickets]]:
     """Every report of a search, and what it came to."""
 
     def search(
@@ -101,7 +102,8 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage], Tickets]]:
         *,
         log_points: int,
         checkpoints: Checkpoints | None = None,
-    ) -> tuple[list[CurvePoint | Passage], Tickets]:
+        pack: int | None = None,
+    ) -> tuple[list[CurvePoint | Passage | Packs], Tickets]:
         found = find_tickets(
             plan,
             dataset,
@@ -109,6 +111,7 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage], Tickets]]:
             log_points=log_points,
             device="cpu",
             checkpoints=checkpoints or Checkpoints(None),
+            pack=pack,
         )
         reports = []
         while True:

@@ -14,7 +14,7 @@ from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import FACTORIES
 from ticketsweep.train.plan import Plan
-from ticketsweep.train.stages import Tickets
+from ticketsweep.train.tickets import Tickets
 
 REPLICATES = replicate_plan(0, init=2, data=1, gate=1)
 GATE = GaussianSettings(

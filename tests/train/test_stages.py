@@ -29,7 +29,7 @@ from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model, initial_parameters, prunable
 from ticketsweep.train.pack import Weights
 from ticketsweep.train.plan import Plan, check_plan
-from ticketsweep.train.stages import Tickets
+from ticketsweep.train.tickets import Tickets
 from ticketsweep.train.weights import Passage
 
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
@@ -265,7 +265,10 @@ def test_pretraining_equals_a_plain_training_loop(
     with torch.no_grad():
         wanted = functional.cross_entropy(model(images[held_out]), labels[held_out])
     assert tickets.density.tolist() == [1.0]
-    assert tickets.loss[0] == pytest.approx(float(wanted), rel=1e-4)
+    # Adam makes steps of one size of gradients of all sizes, those made of rounding included.
+    assert tickets.loss[0] == pytest.approx(
+        float(wanted), rel=5e-3 if optimizer == "adam" else 1e-4
+    )
 
 
 def test_the_test_split_changes_nothing_but_the_test_figure(blobs: Dataset, find: Find) -> None:

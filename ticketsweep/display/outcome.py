@@ -76,6 +76,9 @@ def trial_outcome(
     notes = [diverged_note(summary, row)]
     if spread is not None and spread.sd is not None:
         notes.insert(0, f"± is the standard deviation over {plural(spread.n, 'replicate')}")
+    packs = dict(row.get("metrics") or {}).get("packs", 1)
+    if packs > 1:
+        notes.append(f"trained in {plural(int(packs), 'pack')}, one after the other")
     n = "; ".join(filter(None, notes))
     parts: list[RenderableType] = [_heading(f"Trial {trial_id} {how}"), "", one_trial(summary)]
     parts += ["", paragraph(n), ""] if n else [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Checkpoints:
         self, slot: Slot | None, *, seconds: float | None = None, device: str = "cpu"
     ) -> None:
         self._slot = slot
+        self._prefix = ""
         self._device = device
         self._seconds = seconds
         self._saved_at = time.monotonic()
@@ -57,13 +59,19 @@ class Checkpoints:
         if content is not None:
             self._load(content)
 
+    def within(self, name: str) -> Checkpoints:
+        """The same checkpoint for stages of a part of the trial, whose names begin with this."""
+        part = copy.copy(self)
+        part._prefix = f"{self._prefix}{name}:"
+        return part
+
     def result(self, stage: str) -> State | None:
         """What `finish` was given for this stage; None if it is not done."""
-        return self._results.get(stage)
+        return self._results.get(self._prefix + stage)
 
     def state(self, stage: str) -> State | None:
         """What `save` was given for this stage last, if it was cut off in it."""
-        if self._under_way is None or self._under_way[0] != stage:
+        if self._under_way is None or self._under_way[0] != self._prefix + stage:
             return None
         return self._under_way[1]
 
@@ -83,14 +91,14 @@ class Checkpoints:
         began = time.monotonic()
         tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
                    for key, value in result.items()}  # fmt: skip
-        tensors |= {f"now/{stage}/{key}": value for key, value in state.items()}
+        tensors |= {f"now/{self._prefix}{stage}/{key}": value for key, value in state.items()}
         self._slot.write(_pack(tensors, self._device))
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 
     def finish(self, stage: str, result: State) -> None:
         """Keep the result of a stage; it is written with the next `save`."""
-        self._results[stage] = result
+        self._results[self._prefix + stage] = result
         self._under_way = None
 
     def _load(self, content: bytes) -> None:

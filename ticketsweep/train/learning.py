@@ -108,15 +108,26 @@ class UnitGating:
 
 @dataclass
 class Diverged:
-    """The step at which each replicate was found to have diverged; 0 for those that have not."""
+    """The step at which each replicate was found to have diverged; 0 for those that have not.
+
+    Attributes
+    ----------
+    others: whether the trial has replicates elsewhere, for which it goes on.
+    """
 
     at: NDArray[np.int64]
+    others: bool = False
 
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Which replicates have not, (R,)."""
         alive: NDArray[np.bool_] = self.at == 0
         return alive
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether nothing is left to go on for."""
+        return not (self.others or self.alive.any())
 
     def note(self, sound: NDArray[np.bool_], *, step: int) -> None:
         """Mark those that are not sound now and were before."""
@@ -260,7 +271,7 @@ class GateLearning:
 
     def _look_for_divergence(self, loss: NDArray[np.float64], *, first: int) -> None:
         self.diverged.note(np.isfinite(loss), step=self._done)
-        if not self.diverged.alive.any():
+        if self.diverged.must_stop:
             raise TrialFailure(
                 f"every replicate diverged: the last loss became infinite or NaN between steps "
                 f"{first} and {self._done} (lower weight_scale or the learning rate)"

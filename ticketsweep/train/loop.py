@@ -131,6 +131,10 @@ class Score:
 class Evaluator:
     """Scores networks on a trial's splits, batch norm's statistics estimated for each of them.
 
+    Attributes
+    ----------
+    images_at_once: in one forward pass, those of all replicates together.
+
     Parameters
     ----------
     train, test: the splits.
@@ -149,7 +153,7 @@ class Evaluator:
         input_shape: tuple[int, int, int],
     ) -> None:
         self._packed = packed
-        self._images = min(EVALUATION_IMAGES, EVALUATION_VALUES // math.prod(input_shape))
+        self.images_at_once = min(EVALUATION_IMAGES, EVALUATION_VALUES // math.prod(input_shape))
         self._train, self._test = train, test
         self._validation_rows = validation_rows
         self._test_rows = torch.arange(len(test.labels), device=validation_rows.device)
@@ -177,7 +181,7 @@ class Evaluator:
         return self._prepared(weights)[1]
 
     def _score(self, layers: Layers, statistics: Layers, images: Images, rows: Tensor) -> Score:
-        size = max(1, self._images // len(layers[0]))
+        size = max(1, self.images_at_once // len(layers[0]))
         batches = evaluation_batches(images, rows, size)
         return evaluate(self._packed, layers, batches, statistics=statistics)
 

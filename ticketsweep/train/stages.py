@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,90 +28,22 @@ from ticketsweep.train.learning import (
     curve_state,
 )
 from ticketsweep.train.loop import Evaluator, Optimisation
+from ticketsweep.train.memory import Demand, measured_demand
 from ticketsweep.train.pack import Layout, PackedModel, Weights, set_precision
 from ticketsweep.train.plan import Plan, network_of, split_rows
+from ticketsweep.train.tickets import LayerMask, Tickets
 from ticketsweep.train.units import Units
-from ticketsweep.train.weights import Passage, rewound_weights, train_weights
+from ticketsweep.train.weights import Passage, initial_weights, rewound_weights, train_weights
 
 
-@dataclass(frozen=True)
-class LayerMask:
-    """The hardened gates of one layer: `kept` is bool (R, *shape)."""
-
-    name: str
-    shape: tuple[int, ...]
-    kept: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Tickets:
-    """Hardened masks and what they are worth; arrays are float64 (R,), shares fractions.
-
-    All of a replicate that has diverged is NaN, and its masks mean nothing.
-
-    Attributes
-    ----------
-    masks: one a gated layer, in the model's order.
-    val_accuracy, loss: accuracy and mean cross-entropy of the masks on W_k, validation split.
-    strong_accuracy: on the test split, which is looked at for this, for `accuracies`, and nowhere
-        else.
-    density: share of prunable weights kept. What vanishes with a unit counts as removed, but not
-        what reads a sum of several layers (a residual stream) of which all units are removed.
-    undecided: share of gates that hardening had to round.
-    accuracies: of other networks, by name: `joint`, `retrained`, `dense`, each of the controls and,
-        retrained, `CONTROL_retrained`; on the test split, and on the validation split as
-        `NAME_val`.
-    diverged: int64 (R,), the step at which the replicate was found to have diverged, else 0.
-    steps: of training that led to them; 0 for a family that learns nothing.
-    train_seconds: wall time of the steps that learn the gates, without evaluation.
-    """
-
-    masks: tuple[LayerMask, ...]
-    val_accuracy: NDArray[np.float64]
-    strong_accuracy: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    density: NDArray[np.float64]
-    undecided: NDArray[np.float64]
-    accuracies: dict[str, NDArray[np.float64]]
-    diverged: NDArray[np.int64]
-    steps: int
-    train_seconds: float
-
-
-def find_tickets(
-    plan: Plan,
-    dataset: Dataset,
-    replicates: Sequence[Replicate],
-    *,
-    log_points: int,
-    device: str,
-    checkpoints: Checkpoints,
-) -> Generator[CurvePoint | Passage, None, Tickets]:
-    """Learn the gates of all replicates together, and return their hardened tickets.
-
-    A replicate's weights, batches and noise are the same bit for bit whatever else is in the pack;
-    its results are the same within rounding. The same call on the same machine with the same
-    number of threads gives, on the CPU, the same masks bit for bit, also where it was cut off and
-    went on from a checkpoint. A replicate whose loss becomes infinite or NaN is marked, and the
-    others go on.
+class Stages:
+    """The stages of one pack.
 
     Parameters
     ----------
-    log_points: about how many points of the curve are yielded; the last step always is. None are
-        for a family that learns nothing. Other training tells as often how far it has come.
-    device: as torch names it.
-
-    Raises
-    ------
-    TrialFailure: every replicate's loss or weights became infinite or NaN.
-    DataError, ModelError: see `check_plan`; or a streamed image cannot be read.
+    log_points, device: see `packs.find_tickets`.
+    others: whether the trial has other packs, so that it is no failure if all of this one diverge.
     """
-    run = _Run(plan, dataset, replicates, log_points, torch.device(device), checkpoints)
-    return (yield from run.stages())
-
-
-class _Run:
-    """One run of a plan's stages."""
 
     def __init__(
         self,
@@ -122,6 +53,8 @@ class _Run:
         log_points: int,
         device: torch.device,
         checkpoints: Checkpoints,
+        *,
+        others: bool,
     ) -> None:
         set_precision(plan.precision)
         rows, held_out = split_rows(plan, dataset)
@@ -141,10 +74,10 @@ class _Run:
             validation_rows=as_tensor(held_out, device),
             input_shape=dataset.input_shape,
         )
-        self._diverged = Diverged(np.zeros(len(replicates), dtype=np.int64))
+        self._diverged = Diverged(np.zeros(len(replicates), dtype=np.int64), others=others)
         self._accuracies: dict[str, NDArray[np.float64]] = {}
 
-    def stages(self) -> Generator[CurvePoint | Passage, None, Tickets]:
+    def run(self) -> Generator[CurvePoint | Passage, None, Tickets]:
         """All of them in turn."""
         plan, replicates = self._plan, self._replicates
         inits = list(dict.fromkeys(replicate.init_seed for replicate in replicates))
@@ -158,7 +91,7 @@ class _Run:
         ticket = weights.where(kept)
         validation, test = self._evaluator.on_both(ticket)
         self._diverged.note(np.isfinite(validation.loss), step=max(1, int(learnt["steps"])))
-        if not self._diverged.alive.any():
+        if self._diverged.must_stop:
             raise TrialFailure(
                 "diverged: the hardened tickets' validation loss is infinite or NaN "
                 "(lower weight_scale or the learning rate)"
@@ -190,6 +123,29 @@ class _Run:
             diverged=self._diverged.at,
             steps=int(learnt["steps"]),
             train_seconds=float(learnt["seconds"]),
+            curve=tuple(curve_of(part("curve", learnt))),
+        )
+
+    def demand(self) -> Demand:
+        """What the pack needs of memory while its gates are learnt; see `measured_demand`."""
+        plan, first = self._plan, self._replicates[0]
+        weights = initial_weights(
+            plan.build,
+            self._network.gated,
+            self._network.rest,
+            weight_init=plan.weight_init,
+            weight_scale=plan.weight_scale,
+            seeds=[first.init_seed],
+            device=self._device,
+        )
+        (order,) = self._orders([first.data_seed], plan.train.batch_size)
+        return measured_demand(
+            self._packed,
+            weights,
+            self._images.take(order.next())[0],
+            gates=self._gating().layout.size,
+            joint=plan.joint,
+            evaluated=self._evaluator.images_at_once,
         )
 
     def _pretrained(self, stage: str, seeds: Sequence[int]) -> Generator[Passage, None, Weights]:
@@ -209,7 +165,7 @@ class _Run:
         """Mark the replicates whose weights pre-training has lost."""
         sound = np.array(weights.finite())
         self._diverged.note(sound, step=max(1, self._plan.rewind_step))
-        if not sound.any():
+        if self._diverged.must_stop:
             raise TrialFailure(
                 f"pre-training diverged: all weights are infinite or NaN after "
                 f"{self._plan.rewind_step} steps (lower pretrain.lr or weight_scale)"

@@ -1,0 +1,106 @@
+"""What a trial finds: hardened masks, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsweep.errors import TrialFailure
+from ticketsweep.train.learning import CurvePoint
+
+
+@dataclass(frozen=True)
+class LayerMask:
+    """The hardened gates of one layer: `kept` is bool (R, *shape)."""
+
+    name: str
+    shape: tuple[int, ...]
+    kept: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """Hardened masks and what they are worth; arrays are float64 (R,), shares fractions.
+
+    All of a replicate that has diverged is NaN, and its masks mean nothing.
+
+    Attributes
+    ----------
+    masks: one a gated layer, in the model's order.
+    val_accuracy, loss: accuracy and mean cross-entropy of the masks on W_k, validation split.
+    strong_accuracy: on the test split, which is looked at for this, for `accuracies`, and nowhere
+        else.
+    density: share of prunable weights kept. What vanishes with a unit counts as removed, but not
+        what reads a sum of several layers (a residual stream) of which all units are removed.
+    undecided: share of gates that hardening had to round.
+    accuracies: of other networks, by name: `joint`, `retrained`, `dense`, each of the controls and,
+        retrained, `CONTROL_retrained`; on the test split, and on the validation split as
+        `NAME_val`.
+    diverged: int64 (R,), the step at which the replicate was found to have diverged, else 0.
+    steps: of training that led to them; 0 for a family that learns nothing.
+    train_seconds: wall time of the steps that learn the gates, without evaluation.
+    curve: the logged steps.
+    """
+
+    masks: tuple[LayerMask, ...]
+    val_accuracy: NDArray[np.float64]
+    strong_accuracy: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    density: NDArray[np.float64]
+    undecided: NDArray[np.float64]
+    accuracies: dict[str, NDArray[np.float64]]
+    diverged: NDArray[np.int64]
+    steps: int
+    train_seconds: float
+    curve: tuple[CurvePoint, ...]
+
+
+def joined(parts: Sequence[Tickets]) -> Tickets:
+    """The tickets of all packs as one.
+
+    Raises
+    ------
+    TrialFailure: every replicate has diverged.
+    """
+    first = parts[0]
+
+    def whole(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    diverged = whole("diverged")
+    if (diverged > 0).all():
+        raise TrialFailure(
+            f"every replicate diverged, the last at step {int(diverged.max())} "
+            f"(lower weight_scale or the learning rate)"
+        )
+    return Tickets(
+        masks=tuple(
+            replace(mask, kept=np.concatenate([part.masks[at].kept for part in parts]))
+            for at, mask in enumerate(first.masks)
+        ),
+        val_accuracy=whole("val_accuracy"),
+        strong_accuracy=whole("strong_accuracy"),
+        loss=whole("loss"),
+        density=whole("density"),
+        undecided=whole("undecided"),
+        accuracies={
+            name: np.concatenate([part.accuracies[name] for part in parts])
+            for name in first.accuracies
+        },
+        diverged=diverged,
+        steps=max(part.steps for part in parts),
+        train_seconds=sum(part.train_seconds for part in parts),
+        curve=tuple(
+            CurvePoint(
+                points[0].step,
+                np.concatenate([point.loss for point in points]),
+                np.concatenate([point.val_accuracy for point in points]),
+                np.concatenate([point.expected_density for point in points]),
+            )
+            for points in zip(*(part.curve for part in parts), strict=True)
+        ),
+    )
