@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ticketsweep.cli.notes import note, notes, waiting
 from ticketsweep.cli.options import Listing, QueryFormat, StorageOption, TableFormat
 from ticketsweep.errors import UserError
 
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C has ended
 MOST_ROWS = 100  # of a table of trials; a query has the rest
 
 
@@ -119,6 +121,7 @@ def query(
     from ticketsweep.display.terminal import emit_all, show, stdout_console
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
+    from ticketsweep.store.sql import StuckQuery
 
     database = open_database(storage or default_storage())
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as text:
@@ -134,8 +137,11 @@ def query(
             text.writelines(as_text(rows, wanted.value))
             return text.tell()
 
-        with waiting("querying, Ctrl-C ends it"):
-            found = database.sql_stream(sql, bound, consume)
+        try:
+            with waiting("querying, Ctrl-C ends it"):
+                found = database.sql_stream(sql, bound, consume)
+        except StuckQuery:
+            os._exit(INTERRUPTED)
         notes(database.warnings)
         for name in database.crowded:
             note(

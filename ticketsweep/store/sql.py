@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 import duckdb
@@ -52,7 +52,6 @@ Masks of different numbers of bytes are an error, as in DuckDB's own BIT functio
 _ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _MEMORY_MIB = 1024  # of tables that the engine builds; what it scans comes on top
 _LOCKED = {
-    "enable_external_access": "false",
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -78,10 +77,17 @@ _NAMED_OF_THE_QUERY = re.compile(
     r"(Parser|Binder|Catalog|Conversion|Permission|Out of Memory|INTERRUPT) Error"
 )
 _NO_MEMORY = re.compile(r"Out of Memory Error: ([^()]+ \([^()]+\))")
-_WAKE_SECONDS = 0.2  # how often the waiting thread looks for a signal
+_ROWS = 2048  # of a batch at most: the engine's own vectors, which it does not join
 _GRACE_SECONDS = 0.5  # what an interrupted query is given to end
 
 Answer = TypeVar("Answer")
+
+
+class StuckQuery(KeyboardInterrupt):
+    """An interrupted query has not ended yet: its thread computes on, for how long nobody knows.
+
+    The interpreter cannot be shut down in order meanwhile; `os._exit` ends the process.
+    """
 
 
 class ScanError(QueryError):
@@ -126,39 +132,49 @@ def run_query(
 
     Every query gets a connection of its own, in a read-only transaction, which reaches no file, no
     network, no extension, no Python variable and no setting. It runs, and its answer is consumed,
-    in another thread, so that this one hears signals: Ctrl-C ends it within a second.
+    in another thread, so that this one hears signals.
 
     Parameters
     ----------
     parameters: what is bound to the query's `$name`s.
-    consume: is handed the rows in batches of as many as the engine holds anyway (at most 2,048).
+    consume: is handed the rows in batches of as many as the engine holds anyway.
 
-    Raises ScanError if it fails while running, QueryError if it is not a valid query.
+    Raises ScanError if it fails while running, QueryError if it is not a valid query, and within a
+    second of Ctrl-C KeyboardInterrupt, which is a StuckQuery where the engine does not hear of it.
     """
     check_query(query, parameters)
-    connection = duckdb.connect(":memory:", config=dict(_LOCKED))
+    connection = _locked_connection()
     answer: Future[Answer] = Future()
 
     def work() -> None:
         try:
             with connection:
-                answer.set_result(_run(connection, query, tables, parameters, consume))
+                found = _run(connection, query, tables, parameters, consume)
         except BaseException as error:
             answer.set_exception(error)
+        else:  # once the engine has let go of all it held
+            answer.set_result(found)
 
     # A daemon, and not joined: the engine looks for an interrupt between two functions, and one of
     # them may take minutes.
-    worker = threading.Thread(target=work, name="query", daemon=True)
-    worker.start()
+    threading.Thread(target=work, name="query", daemon=True).start()
     try:
-        while True:
-            worker.join(_WAKE_SECONDS)
-            if answer.done():
-                return answer.result()
-    except KeyboardInterrupt:
+        wait([answer])
+    except KeyboardInterrupt as stop:
         connection.interrupt()
-        worker.join(_GRACE_SECONDS)
+        if wait([answer], _GRACE_SECONDS).not_done:
+            raise StuckQuery from stop
         raise
+    return answer.result()
+
+
+def _locked_connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:", config=dict(_LOCKED))
+    # A connection that begins without external access may read and write the files of its own
+    # database, which for one in memory are called `:memory:` and lie in the working folder.
+    connection.execute("SET allowed_paths = []")
+    connection.execute("SET enable_external_access = false")
+    return connection
 
 
 def _run(
@@ -182,7 +198,7 @@ def _run(
         connection.register("masks", less)
     connection.execute("BEGIN TRANSACTION READ ONLY")
     try:
-        reader = connection.sql(query, params=dict(parameters) or None).to_arrow_reader(1)
+        reader = connection.sql(query, params=dict(parameters) or None).to_arrow_reader(_ROWS)
     except _OF_THE_QUERY as error:
         raise QueryError(_explained(error, query)) from error
     except duckdb.Error as error:
