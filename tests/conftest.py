@@ -1,10 +1,11 @@
-"""The suite on two cores: how many workers it gets, which tests stay together, one thread each."""
+"""The suite on two cores: its workers, which tests stay together, and one thread for each."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -12,6 +13,10 @@ from xdist.scheduler import LoadScopeScheduling
 # starts, inherit them: two workers of two threads each would take turns on two cores.
 for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+# How fast an example is tried says what else the machine does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Two Rays at once would wait for each other's processors, and past the limits that tests set.
 STARTING_RAY = (
