@@ -15,22 +15,25 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.trial import load_data, run_trial
 
-GATE = {"family": "gaussian", "l0_strength": 1.0}
-TRAIN = {"steps": 12, "batch_size": 32}
+GATE = {"family": "gaussian", "l0_strength": 0.2}
+TRAIN = {"steps": 20, "batch_size": 32}
+FEW = {"steps": 3, "batch_size": 32}
+UNITS = {"granularity": "neuron"}
+PRETRAIN = {"batch_size": 32, "lr": 0.01}
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "frozen": {"model": "fc-16"},
     "rewound": {"model": "fc-16", "rewind_step": 8, "activation": "prelu"},
     "joint": {"model": "fc-16", "weights": "joint"},
-    "units": {"model": "fc-16", "gate": {**GATE, "granularity": "neuron", "inputs": True}},
-    "norms": {"model": "resnet-20", "width": 0.25, "train": {"steps": 3, "batch_size": 32}},
+    "units": {"model": "fc-16", "rewind_step": 60, "gate": {**GATE, **UNITS, "inputs": True}},
+    "norms": {"model": "resnet-20", "width": 0.25, "rewind_step": 12, "train": FEW},
     "unit-norms": {
         "model": "resnet-20",
         "width": 0.25,
-        "rewind_step": 2,
-        "gate": {**GATE, "granularity": "neuron"},
-        "train": {"steps": 3, "batch_size": 32},
+        "rewind_step": 12,
+        "gate": {**GATE, **UNITS},
+        "train": FEW,
     },
-    "convolutions": {"model": "conv-2", "width": 0.25, "rewind_step": 3},
+    "convolutions": {"model": "conv-2", "width": 0.25, "rewind_step": 20, "train": FEW},
     "bf16": {"model": "fc-16", "train": {**TRAIN, "precision": "bf16"}},
 }
 
@@ -54,6 +57,7 @@ def _config(settings: Mapping[str, Any]) -> TrialConfig:
         "dataset": "digits",
         "gate": GATE,
         "train": TRAIN,
+        "pretrain": PRETRAIN,
         "replicates": {"init": 2, "data": 1, "gate": 1},
         "device": "cpu",
         **settings,
