@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -32,6 +34,7 @@ def saved() -> bytes:
     checkpoints = Checkpoints(slot, seconds=0)
     checkpoints.finish("first", {"kept": torch.tensor([1, 2])})
     checkpoints.save("second", STATE)
+    checkpoints.close()
     assert slot.content is not None
     return slot.content
 
@@ -97,10 +100,48 @@ def test_the_time_between_checkpoints_keeps_their_cost_at_three_per_cent(
     now = 10.0
     assert checkpoints.due()
     checkpoints.save("stage", {})
-    now = 13.0 + 99.0
+    checkpoints.close()
+    now = 10.0 + 99.0
     assert not checkpoints.due()
-    now = 13.0 + 100.0
+    now = 10.0 + 100.0
     assert checkpoints.due()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_none_is_begun_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_end = threading.Event()
+
+    class Waiting(Memory):
+        def write(self, content: bytes) -> None:
+            may_end.wait()
+            super().write(content)
+
+    slot = Waiting()
+    monkeypatch.setattr(checkpoint, "_SHORTEST", 0.0)
+    checkpoints = Checkpoints(slot)
+    value = torch.tensor([1.0])
+    checkpoints.save("stage", {"value": value})
+    value.fill_(2.0)
+    assert not checkpoints.due()
+    assert slot.content is None
+    may_end.set()
+    checkpoints.close()
+    again = Checkpoints(Memory(slot.content)).state("stage")
+    assert again is not None
+    assert again["value"].tolist() == [1.0]
+
+
+def test_what_a_write_raised_is_raised_to_who_saves_next() -> None:
+    class Full(Memory):
+        def write(self, content: bytes) -> None:
+            raise OSError("no space left")
+
+    checkpoints = Checkpoints(Full(), seconds=0)
+    checkpoints.save("stage", {})
+    with pytest.raises(OSError, match="no space"):
+        checkpoints.save("stage", {})
+    checkpoints.close()
 
 
 def test_parts_of_a_state_are_taken_out_as_they_were_put_in() -> None:

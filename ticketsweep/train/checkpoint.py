@@ -6,6 +6,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import safetensors.torch
@@ -47,12 +48,11 @@ class Checkpoints:
     def __init__(
         self, slot: Slot | None, *, seconds: float | None = None, device: str = "cpu"
     ) -> None:
-        self._slot = slot
+        self._writer = _Writer(slot, device) if slot else None
         self._prefix = ""
         self._device = device
         self._seconds = seconds
         self._saved_at = time.monotonic()
-        self._cost = 0.0  # seconds that the last one took
         self._results: dict[str, State] = {}
         self._under_way: tuple[str, State] | None = None
         content = slot.read() if slot else None
@@ -77,24 +77,37 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        if self._slot is None:
+        if self._writer is None:
             return False
         seconds = self._seconds
         if seconds is None:
-            seconds = max(_SHORTEST, self._cost / _SHARE)
+            if self._writer.is_busy:
+                return False
+            seconds = max(_SHORTEST, self._writer.cost / _SHARE)
         return time.monotonic() - self._saved_at >= seconds
 
     def save(self, stage: str, state: State) -> None:
-        """Write the results so far and the state of the stage under way."""
-        if self._slot is None:
+        """Write the results so far and the state of the stage under way, while training goes on.
+
+        Raises what the last write raised.
+        """
+        if self._writer is None:
             return
-        began = time.monotonic()
+        self._saved_at = time.monotonic()
         tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
                    for key, value in result.items()}  # fmt: skip
         tensors |= {f"now/{self._prefix}{stage}/{key}": value for key, value in state.items()}
-        self._slot.write(_pack(tensors, self._device))
-        self._saved_at = time.monotonic()
-        self._cost = self._saved_at - began
+        self._writer.write(
+            {
+                key: value.detach().to("cpu", copy=True).contiguous()
+                for key, value in tensors.items()
+            }
+        )
+
+    def close(self) -> None:
+        """Wait for what is being written. Raises what writing it raised."""
+        if self._writer is not None:
+            self._writer.wait()
 
     def finish(self, stage: str, result: State) -> None:
         """Keep the result of a stage; it is written with the next `save`."""
@@ -113,6 +126,43 @@ class Checkpoints:
                 self._under_way[1][key] = value
 
 
+class _Writer:
+    """Writes one checkpoint after the other on a thread of its own.
+
+    Attributes
+    ----------
+    cost: seconds that the last one took.
+    """
+
+    def __init__(self, slot: Slot, device: str) -> None:
+        self._slot = slot
+        self._device = device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self.cost = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last one is still being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def write(self, tensors: State) -> None:
+        """Begin to write, after the last one is done."""
+        self.wait()
+        self._writing = self._thread.submit(self._write, tensors)
+
+    def wait(self) -> None:
+        """Raises what the last write raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, tensors: State) -> None:
+        began = time.monotonic()
+        self._slot.write(_pack(tensors, self._device))
+        self.cost = time.monotonic() - began
+
+
 def under(prefix: str, state: Mapping[str, Tensor]) -> State:
     """`state` with every key below `prefix`."""
     return {f"{prefix}/{key}": value for key, value in state.items()}
@@ -125,8 +175,7 @@ def part(prefix: str, state: Mapping[str, Tensor]) -> State:
 
 
 def _pack(tensors: State, device: str) -> bytes:
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    content = safetensors.torch.save(plain)
+    content = safetensors.torch.save(tensors)
     return _digest(content, device) + content
 
 

@@ -79,11 +79,29 @@ def find_tickets(
         suffice for one of them.
     DataError, ModelError: see `check_plan`; or a streamed image cannot be read.
     """
-    where = torch.device(device)
+    try:
+        return (
+            yield from _pack_by_pack(
+                plan, dataset, replicates, log_points, torch.device(device), checkpoints, pack
+            )
+        )
+    finally:
+        checkpoints.close()
+
+
+def _pack_by_pack(
+    plan: Plan,
+    dataset: Dataset,
+    replicates: Sequence[Replicate],
+    log_points: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    pack: int | None,
+) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
     saved = checkpoints.result(_SIZES)
     sizes = () if saved is None else tuple(saved["sizes"].tolist())
     if sum(sizes) != len(replicates):
-        sizes = _sizes(plan, dataset, replicates, where, checkpoints, pack)
+        sizes = _sizes(plan, dataset, replicates, device, checkpoints, pack)
         checkpoints.finish(_SIZES, {"sizes": torch.tensor(sizes)})
     found: list[Tickets] = []
     while len(found) < len(sizes):
@@ -95,7 +113,7 @@ def find_tickets(
         rows = replicates[first : first + sizes[done]]
         several = len(sizes) > 1
         try:
-            run = Stages(plan, dataset, rows, log_points, where, own, others=several).run()
+            run = Stages(plan, dataset, rows, log_points, device, own, others=several).run()
             found.append((yield from run))
             continue
         except (RuntimeError, MemoryError) as error:
@@ -103,7 +121,7 @@ def find_tickets(
                 raise
         # Not in the handler, whose error holds on to all that was allocated.
         gc.collect()
-        if where.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
         sizes = halved(sizes, done)
         checkpoints.finish(_SIZES, {"sizes": torch.tensor(sizes)})
