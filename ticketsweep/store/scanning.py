@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.dataset as ds
 
 _LARGE = "bits"
-_ROWS = 16  # masks of a batch: of what DuckDB and Arrow copy and combine at once
+_FEWEST, _MOST = 16, 2048  # rows of a batch: what DuckDB and Arrow copy and combine at once …
+_BATCH_BYTES = 1 << 25  # … and about how many bytes that may be
 _ONE_AFTER_THE_OTHER = {
-    "batch_size": _ROWS,
     "batch_readahead": 1,
     "fragment_readahead": 1,
     # Else the bits of a whole file stay buffered until its last row group has been read.
@@ -32,4 +32,13 @@ class BoundedDataset(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has
         given: dict[str, Any] = super()._scanner_options(options)
         columns = given.get("columns")
         wanted = self.schema.names if columns is None else columns
-        return {**given, **_ONE_AFTER_THE_OTHER} if _LARGE in wanted else given
+        if _LARGE not in wanted:
+            return given
+        rows = min(_MOST, max(_FEWEST, _BATCH_BYTES // self._largest_row()))
+        return {**given, **_ONE_AFTER_THE_OTHER, "batch_size": rows}
+
+    def _largest_row(self) -> int:
+        """Bytes of a row in the row group that has the largest on average."""
+        groups = (group for fragment in self.get_fragments() for group in fragment.row_groups)
+        sizes = (group.total_byte_size // max(1, group.num_rows) for group in groups)
+        return max(1, max(sizes, default=1))
