@@ -117,7 +117,10 @@ def test_ones_own_network_runs_and_is_read_as_printed(
     result = CliRunner().invoke(app, [*line[1:], *few])
     assert result.exit_code == 0, result.output
     assert "complete" in result.output
-    # And what was stored is read as the page reads it, from a layer of this network.
+    # And what was stored is read as the page reads it: in SQL, and from a layer of this network.
+    for line in [words for words in commands("README.md") if words[1] == "query"]:
+        result = CliRunner().invoke(app, line[1:])
+        assert result.exit_code == 0, result.output
     scope: dict[str, object] = {}
     exec(reading.replace("fc1.weight", "4.weight"), scope)
     for name in ("ticket", "state"):
