@@ -17,36 +17,56 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 HERE = Path(__file__).parent
 
 
+class Case(Protocol):
+    """Seconds of ours and of the other, each called once a turn."""
+
+    what: str
+    against: str
+    target: str
+    ours: Callable[[], float]
+    other: Callable[[], float]
+
+
+def _seconds(values: list[float]) -> str:
+    median = statistics.median(values)
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if median >= size:
+            return f"{median / size:.3g} {unit}"
+    return f"{median * 1e6:.3g} µs"
+
+
+def _bytes(values: list[float]) -> str:
+    return f"{statistics.median(values) / 2**20:.3g} MiB"
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of ours and of the other, turn by turn."""
+    """Figures of ours and of the other, turn by turn."""
 
     what: str
     against: str
     target: str
     ours: list[float]
     other: list[float]
+    written: Callable[[list[float]], str] = _seconds
 
     def row(self) -> str:
         pairs = [o / t for o, t in zip(self.ours, self.other, strict=True)]
         ratio = statistics.median(self.ours) / statistics.median(self.other)
         return (
-            f"| {self.what} | {self.against} | {_seconds(self.ours)} | {_seconds(self.other)} "
+            f"| {self.what} | {self.against} "
+            f"| {self.written(self.ours)} | {self.written(self.other)} "
             f"| {ratio:.3g} [{min(pairs):.3g}, {max(pairs):.3g}] | {self.target} "
             f"| {len(self.ours)} |"
         )
-
-
-def _seconds(values: list[float]) -> str:
-    median = statistics.median(values)
-    return f"{median * 1e3:.3g} ms" if median < 1 else f"{median:.3g} s"
 
 
 def in_turn(
@@ -109,16 +129,64 @@ def bench_sweep(turns: int) -> list[Comparison]:
             script = str(HERE / "plain_tune.py")
             return command(sys.executable, script, "--folder", folder, *options)
 
-    what = "sweep of 8 trials x 4 digits replicates, whole command"
+    what = "sweep of 8 trials x 8 digits replicates, whole command"
     return [
-        in_turn(what, "plain Ray Tune, 32 one-seed trials", "<= 1/6 = 0.167",
+        in_turn(what, "plain Ray Tune, 64 one-seed trials", "<= 1/12 = 0.083",
                 ours=ours, other=plain, turns=turns, warm_up=False),
-        in_turn(what, "the same script with reused actors", "none",
+        in_turn(what, "the same script with reused actors", "<= 1/1.5 = 0.667",
                 ours=ours, other=lambda: plain("--reuse-actors"), turns=turns, warm_up=False),
     ]  # fmt: skip
 
 
-BENCHMARKS = {"help": bench_help, "loop": bench_loop, "sweep": bench_sweep}
+def bench_steps(turns: int) -> Iterator[Comparison]:
+    from tests.benchmarks.steps import step_cases
+
+    return (_of_case(case, max(turns, 7)) for case in step_cases())
+
+
+def bench_packs(turns: int) -> Iterator[Comparison]:
+    from tests.benchmarks.steps import pack_cases
+
+    return (_of_case(case, max(turns, 7)) for case in pack_cases())
+
+
+def bench_pairs(turns: int) -> Iterator[Comparison]:
+    from tests.benchmarks.pairs import comparisons
+
+    return (_of_case(case, turns) for case in comparisons())
+
+
+def _of_case(case: Case, turns: int) -> Comparison:
+    return in_turn(
+        case.what, case.against, case.target, ours=case.ours, other=case.other, turns=turns,
+        warm_up=True,
+    )  # fmt: skip
+
+
+def bench_memory(turns: int) -> Iterator[Comparison]:
+    from tests.benchmarks.steps import memory_ratio
+
+    for name, shape, size, replicates in (
+        ("lenet-300-100", (1, 28, 28), 128, 18),
+        ("resnet-20", (3, 32, 32), 64, 6),
+    ):
+        pairs = [memory_ratio(name, shape, size, replicates) for _ in range(turns)]
+        yield Comparison(
+            f"memory of a replicate in a pack of {replicates}, {name}, batch {size}",
+            "what must be there, counted", "<= 1.3",
+            [ours for ours, _ in pairs], [other for _, other in pairs], _bytes,
+        )  # fmt: skip
+
+
+BENCHMARKS: dict[str, Callable[[int], Iterable[Comparison]]] = {
+    "help": bench_help,
+    "steps": bench_steps,
+    "packs": bench_packs,
+    "memory": bench_memory,
+    "pairs": bench_pairs,
+    "loop": bench_loop,
+    "sweep": bench_sweep,
+}
 
 
 def machine() -> str:

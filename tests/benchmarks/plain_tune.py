@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 STEPS, BATCH, WIDTHS = 500, 64, (64, 100, 50, 10)
 STRENGTHS = (0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 4.5, 6.0)
-SEEDS = 4
+SEEDS = 8
 
 
 def train(config: dict) -> None:

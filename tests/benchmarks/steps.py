@@ -1,21 +1,30 @@
 """What gates cost: a gated step against an ordinary training step, and packs against runs in turn.
 
+    uv run python -m tests.benchmarks.steps      where the time of a step goes
+
 Both sides have the same batch, so data is left out; ours is the step of the training loop itself.
 """
 
 from __future__ import annotations
 
 import functools
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates import FAMILIES
 from ticketsweep.train.gates.interface import Family
+from ticketsweep.train.gates.kernels import kernels_for
 from ticketsweep.train.learning import Diverged, GateLearning, WeightGating
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model, prunable
@@ -43,8 +52,6 @@ def gated_step(
     *, family: Family = GAUSSIAN,
 ) -> Step:  # fmt: skip
     """The loop's own step of a pack, on images (R, B, C, H, W) and labels (R, B)."""
-    import numpy as np
-
     model = build()
     names = prunable(model)
     gated = Layout.of(model, names)
@@ -125,6 +132,156 @@ def edge_popup_step(
     return step
 
 
+@dataclass(frozen=True)
+class Case:
+    """Seconds of ours and of the other, each called once a turn."""
+
+    what: str
+    against: str
+    target: str
+    ours: Callable[[], float]
+    other: Callable[[], float]
+
+
+def step_cases() -> Iterator[Case]:
+    """A gated step of one replicate on one thread."""
+    torch.set_num_threads(1)
+    lenet = model_of("lenet-300-100", (1, 28, 28))
+    yield _against_ordinary("LeNet-300-100, batch 128", "<= 1.6", lenet, 128, (1, 28, 28))
+    small = model_of("resnet18", (3, 32, 32))
+    yield _against_ordinary("ResNet-18, small stem, batch 64", "<= 1.03", small, 64, (3, 32, 32))
+    yield _against_ordinary(
+        "ResNet-18, torchvision's stem, batch 64", "<= 1.5",
+        functools.partial(torchvision.models.resnet18, num_classes=10), 64, (3, 32, 32),
+    )  # fmt: skip
+    images, labels = batch(1, 128, (1, 28, 28))
+    for how, which, target in (
+        ("sort", "an edge-popup step that sorts, as its paper's code", "<= 0.2"),
+        ("kth", "the same by the k-th value", "none"),
+    ):
+        yield _case(
+            "gated step, LeNet-300-100, batch 128", which, target,
+            gated_step(lenet, replicates_of(1), images, labels),
+            edge_popup_step(lenet, images[0], labels[0], how),
+        )  # fmt: skip
+
+
+def pack_cases() -> Iterator[Case]:
+    """A step of a pack against a step of each of its replicates in turn, on one thread."""
+    torch.set_num_threads(1)
+    for name, replicates, size, shape, target in (
+        ("fc-32", 16, 64, (1, 8, 8), "<= 1/5 = 0.2"),
+        ("fc-100-50", 16, 64, (1, 8, 8), "<= 1/3 = 0.333"),
+        ("lenet-300-100", 8, 128, (1, 28, 28), "<= 1"),
+        ("resnet-20", 4, 32, (3, 32, 32), "<= 1"),
+    ):
+        build = model_of(name, shape)
+        images, labels = batch(replicates, size, shape)
+        plan = replicates_of(replicates)
+        alone = [
+            gated_step(build, [plan[r]], images[r : r + 1], labels[r : r + 1])
+            for r in range(replicates)
+        ]
+
+        def one_after_the_other(steps: Sequence[Step] = alone) -> None:
+            for step in steps:
+                step()
+
+        yield _case(
+            f"a step of {replicates} replicates in a pack, {name}, batch {size}",
+            f"{replicates} steps, one replicate each", target,
+            gated_step(build, plan, images, labels), one_after_the_other,
+        )  # fmt: skip
+
+
+def _against_ordinary(
+    what: str, target: str, build: Callable[[], nn.Module], size: int, shape: Shape
+) -> Case:
+    images, labels = batch(1, size, shape)
+    return _case(
+        f"gated step, {what}", "an ordinary step, the same optimizer", target,
+        gated_step(build, replicates_of(1), images, labels),
+        ordinary_step(build, images[0], labels[0]),
+    )  # fmt: skip
+
+
+def _case(what: str, against: str, target: str, ours: Step, other: Step) -> Case:
+    return Case(what, against, target, lambda: seconds(ours), lambda: seconds(other))
+
+
+def memory_ratio(name: str, shape: Shape, size: int, replicates: int) -> tuple[float, float]:
+    """Bytes a replicate that learning in a pack takes, and those of what must be there.
+
+    That is the weights, the gates, their gradient, Adam's two averages and the activations. The
+    growth of the process's peak is that from a pack of two replicates to one of `replicates`.
+    """
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.steps", "peak", name, *map(str, shape),
+                 str(size), str(count)],
+                capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for count in (2, replicates)
+    ]  # fmt: skip
+    build = model_of(name, shape)
+    model = build()
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    images, _ = batch(1, size, shape)
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        model(images[0])
+    activations = sum(held for at, held in kept.items() if at not in own)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    return (peaks[1] - peaks[0]) / (replicates - 2), 5 * 4 * numbers + activations
+
+
+def peak(name: str, shape: Shape, size: int, replicates: int) -> int:
+    """Bytes of this process's largest resident memory after a few steps of a pack."""
+    torch.set_num_threads(1)
+    images, labels = batch(replicates, size, shape)
+    step = gated_step(model_of(name, shape), replicates_of(replicates), images, labels)
+    for _ in range(3):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def profile() -> None:
+    """Print where the time of a gated step of LeNet-300-100 goes, in shares of an ordinary one."""
+    torch.set_num_threads(1)
+    build, (images, labels) = model_of("lenet-300-100", (1, 28, 28)), batch(1, 128, (1, 28, 28))
+    step = gated_step(build, replicates_of(1), images, labels)
+    ordinary = ordinary_step(build, images[0], labels[0])
+    layout = Layout.of(build(), prunable(build()))
+    weights, mu, gradients = (torch.randn(1, layout.size) for _ in range(3))
+    gated, scale = torch.empty_like(mu), torch.ones(1)
+    kernels = kernels_for(layout, [1], torch.device("cpu"))
+    parts: dict[str, Step] = {
+        "ordinary step": ordinary,
+        "gated step": step,
+        "noise, gate and product": lambda: kernels.gaussian(mu, weights, gated, step=0, sigma=0.5),
+        "gradient of loss and penalty": lambda: kernels.gaussian_gradient(
+            layout.split(gradients), mu, weights, gated, sigma=0.5, scale=scale
+        ),
+        "copy of as many numbers": lambda: gated.copy_(weights),
+    }
+    for _ in range(20):
+        for part in parts.values():
+            part()
+    times = {name: [] for name in parts}
+    for _ in range(7):
+        for name, part in parts.items():
+            times[name].append(seconds(part, least=0.1))
+    for name, values in times.items():
+        print(f"{statistics.median(values) * 1e3:7.3f} ms  {name}")
+
+
 def seconds(step: Step, *, least: float = 0.3) -> float:
     """Median seconds of one of at least nine steps, over at least so long."""
     times: list[float] = []
@@ -143,3 +300,11 @@ def batch(replicates: int, size: int, shape: Shape) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((replicates, size, *shape), generator=generator)
     return images, torch.randint(0, 10, (replicates, size), generator=generator)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["peak"]:
+        numbers = [int(argument) for argument in sys.argv[3:]]
+        print(peak(sys.argv[2], (numbers[0], numbers[1], numbers[2]), numbers[3], numbers[4]))
+    else:
+        profile()

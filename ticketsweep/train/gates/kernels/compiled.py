@@ -21,6 +21,9 @@ from ticketsweep.train.pack import Layers, Layout
 
 # A step of fewer gates a thread is over before another thread has begun.
 _GATES_A_THREAD = 2**17
+_BIG = 2**16  # gates of a layer whose copy takes longer than a call
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class CompiledKernels:
@@ -53,10 +56,8 @@ class CompiledKernels:
     ) -> None:
         """See `Kernels`."""
         arrays = _arrays(mu, weights, gated)
-        numbers = (np.float32(-0.5 / sigma**2), scale.numpy())
-        for gradient, at in zip(gradients, self._starts, strict=True):
-            rows = _rows(gradient)
-            self._share(loops.gaussian_gradient, (rows, *arrays, *numbers, at), rows.shape[1])
+        numbers = (np.float32(-0.5 / sigma**2),)
+        self._by_layer(loops.gaussian_gradient, gradients, arrays, numbers, scale)
 
     def hard_concrete(
         self,
@@ -90,10 +91,8 @@ class CompiledKernels:
     ) -> None:
         """See `Kernels`."""
         arrays = _arrays(log_alpha, weights, s, gated)
-        numbers = (np.float32(slope), np.float32(shift), np.float32(least), scale.numpy())
-        for gradient, at in zip(gradients, self._starts, strict=True):
-            rows = _rows(gradient)
-            self._share(loops.concrete_gradient, (rows, *arrays, *numbers, at), rows.shape[1])
+        numbers = (np.float32(slope), np.float32(shift), np.float32(least))
+        self._by_layer(loops.concrete_gradient, gradients, arrays, numbers, scale)
 
     def sigmoid(
         self,
@@ -122,10 +121,33 @@ class CompiledKernels:
     ) -> None:
         """See `Kernels`."""
         arrays = _arrays(weights, z, out)
-        numbers = (np.float32(1 / temperature), scale.numpy())
+        self._by_layer(
+            loops.sigmoid_gradient, gradients, arrays, (np.float32(1 / temperature),), scale
+        )
+
+    def _by_layer(
+        self,
+        function: Function,
+        gradients: Layers,
+        arrays: Sequence[Array],
+        numbers: Sequence[object],
+        scale: Tensor,
+    ) -> None:
+        """Call `function` for the gradient of each layer.
+
+        A product may have left it transposed. Of big layers one replicate after the other is then
+        copied, so that the copy takes no memory to speak of.
+        """
+        scales = scale.numpy()
         for gradient, at in zip(gradients, self._starts, strict=True):
-            rows = _rows(gradient)
-            self._share(loops.sigmoid_gradient, (rows, *arrays, *numbers, at), rows.shape[1])
+            layer = gradient.detach().flatten(1) if gradient.is_contiguous() else gradient.detach()
+            count = layer[0].numel()
+            is_big = not layer.is_contiguous() and count >= _BIG
+            for first in range(0, len(layer), 1 if is_big else len(layer)):
+                of = slice(first, first + 1) if is_big else slice(None)
+                rows = layer[of].flatten(1).contiguous().numpy()
+                parts = (array[of] for array in arrays)
+                self._share(function, (rows, *parts, *numbers, scales[of], at), count)
 
     def _share(self, function: Function, arguments: tuple[object, ...], count: int) -> None:
         """Call `function(*arguments, first, last)` for all of `count` gates of each row.
@@ -160,11 +182,5 @@ def _threads() -> ThreadPoolExecutor:
     return _pool[0]
 
 
-def _arrays(*tensors: Tensor) -> tuple[np.ndarray[Any, Any], ...]:
+def _arrays(*tensors: Tensor) -> tuple[Array, ...]:
     return tuple(tensor.detach().numpy() for tensor in tensors)
-
-
-def _rows(gradient: Tensor) -> np.ndarray[Any, Any]:
-    """(R, n) in C order: what comes out of a product may be a transposed view."""
-    rows: np.ndarray[Any, Any] = gradient.detach().flatten(1).contiguous().numpy()
-    return rows
