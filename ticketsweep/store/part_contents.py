@@ -28,7 +28,7 @@ from ticketsweep.store.files import (
     read_bytes,
 )
 from ticketsweep.store.paths import Storage, StoredFile, one_line
-from ticketsweep.store.schema import TRIAL_TABLES, Table, arrow_table
+from ticketsweep.store.schema import TRIAL_TABLES, Table, check_rows
 
 _AT_ONCE = 1024  # rows
 _TRIAL_ID = 1  # of the columns of each table
@@ -189,7 +189,7 @@ def _fault_of(rows: Mapping[Table, Rows], *, sweep: str) -> tuple[Table, str] | 
     """What is wrong with one trial's rows (masks without bits), and in which table."""
     for table, of in rows.items():
         try:
-            arrow_table(table, of)  # keys that occur once, shares, a known status
+            check_rows(table, of)  # keys that occur once, shares, a known status
         except ValueError as error:
             return table, str(error)
         if any(row["sweep"] != sweep for row in of):

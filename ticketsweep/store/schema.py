@@ -272,10 +272,7 @@ def arrow_table(table: Table, rows: Iterable[Mapping[str, object]], **fixed: str
     """
     schema = SCHEMAS[table]
     complete = [{**row, **fixed} for row in rows]
-    for row in complete:
-        _check(table, row)
-    if key := _KEYS.get(table):
-        _check_keys(table, key, complete)
+    check_rows(table, complete)
     columns = []
     for field in schema:
         values = [_arrow_value(row.get(field.name)) for row in complete]
@@ -284,6 +281,14 @@ def arrow_table(table: Table, rows: Iterable[Mapping[str, object]], **fixed: str
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ValueError(f"{table}.{field.name} must be {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def check_rows(table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Raises ValueError for rows that `arrow_table` refuses, but for a value's type."""
+    for row in rows:
+        _check(table, row)
+    if key := _KEYS.get(table):
+        _check_keys(table, key, rows)
 
 
 def _check(table: Table, row: Mapping[str, object]) -> None:
@@ -299,7 +304,7 @@ def _check(table: Table, row: Mapping[str, object]) -> None:
         raise ValueError(f"trials.status must be one of {STATUSES}, got {row.get('status')!r}")
 
 
-def _check_keys(table: Table, key: tuple[str, ...], rows: list[dict[str, object]]) -> None:
+def _check_keys(table: Table, key: tuple[str, ...], rows: Sequence[Mapping[str, object]]) -> None:
     seen = set()
     for row in rows:
         values = tuple(row.get(name) for name in key)
