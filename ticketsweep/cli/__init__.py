@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
+from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.masks import compact, verify
 from ticketsweep.cli.notes import note
@@ -134,6 +135,12 @@ app.command(
         "stability quickstart --by rewind_step --layer fc1.weight --format csv",
     ),
 )(stability)
+
+app.command(
+    cls=_Command,
+    short_help="Look for what would be in the way of a sweep.",
+    epilog=_examples("doctor", "doctor --storage s3://bucket/masks"),
+)(doctor)
 
 masks = typer.Typer(
     no_args_is_help=True,
