@@ -212,6 +212,7 @@ def test_weights_that_a_checkpoint_still_has_are_taken(storage, run_small) -> No
     rows = torch.arange(2.0)[:, None].expand(2, count).contiguous()
     left.finish("pretrain", {"gated": rows, "rest": torch.zeros(2, 0)})
     left.save("gates", {"step": torch.tensor(3)})
+    left.close()
     before = slot.read()
     taken = exchange.ticket(database, trial_id, replicate=1)
     assert all((weight == 1).all() for weight in taken.weights.values())

@@ -59,9 +59,16 @@ def test_a_file_uri_is_the_same_storage(tmp_path):
     assert Storage.open(str(path), create=False).root == by_uri.root
 
 
-@pytest.mark.parametrize("uri", ["ftp://host/x", "file://relative", "nonsense://"])
-def test_an_unknown_uri_is_one_message(uri):
-    with pytest.raises(StorageError, match="a folder or a file://, s3:// or gs:// URI"):
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("ftp://host/x", "a folder or a file://, s3:// or gs:// URI"),
+        ("file://relative", "it must be file:///FOLDER"),
+        ("nonsense://", "a folder or a file://, s3:// or gs:// URI"),
+    ],
+)
+def test_an_unknown_uri_is_one_message(uri, remedy):
+    with pytest.raises(StorageError, match=remedy):
         Storage.open(uri, create=True)
 
 
