@@ -94,6 +94,10 @@ def test_the_prune_rate_is_found_where_the_run_has_left_it(tmp_path: Path) -> No
     settings.write_text("Namespace(conv_type='SampleSubnetConv', prune_rate=0.25)")
     with pytest.raises(ExchangeError, match="conv_type SampleSubnetConv"):
         read_foreign(file)
+    for said in ("None", "0.5.1", "0.5x", ".", "''"):
+        settings.write_text(f"Namespace(conv_type='SubnetConv', prune_rate={said}, seed=None)")
+        with pytest.raises(ExchangeError, match=r"--prune-rate is needed"):
+            read_foreign(file)
     settings.unlink()
     with pytest.raises(ExchangeError, match=r"--prune-rate is needed"):
         read_foreign(file)

@@ -214,8 +214,11 @@ def _settings_rate(file: Path) -> float | None:
             f"{file} was trained with conv_type {kind[1]} ({settings}): only the scores of "
             f"{_SUBNET} are cut by a prune rate"
         )
-    found = re.search(r"\bprune_rate=([0-9.]+(?:e-?[0-9]+)?)\b", text)
-    return float(found[1]) if found else None
+    found = re.search(r"\bprune_rate=([^\s,)]+)", text)
+    try:
+        return float(found[1]) if found else None
+    except ValueError:  # None, or what somebody has edited
+        return None
 
 
 def _accuracy(percent: object) -> float | None:
