@@ -189,7 +189,13 @@ class TrialConfig(Section):
         return science
 
 
-def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None = None) -> str:
+def trial_id(
+    config: TrialConfig,
+    *,
+    data_digest: str,
+    model_digest: str | None = None,
+    version: int | None = None,
+) -> str:
     """16 hexadecimal digits: the fingerprint of what determines a trial's result.
 
     Parameters
@@ -198,6 +204,7 @@ def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None 
         data keeps its trials and changed data does not. Data sets with a name of their own are
         what they are called.
     model_digest: digest of the source of a user's own model; None for a model with a name.
+    version: of the gate family's fingerprints, an earlier one of `FAMILY_FORMATS`; None: today's.
     """
     science = config.science()
     if model_digest is not None:
@@ -205,7 +212,8 @@ def trial_id(config: TrialConfig, *, data_digest: str, model_digest: str | None 
     scheme, colon, _ = config.dataset.partition(":")
     if colon:
         science["dataset"] = f"{scheme if scheme in FOLDERS else 'factory'}:{data_digest}"
-    version = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
+    if version is None:
+        version = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
     text = json.dumps([version, science], sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -96,10 +96,13 @@ def load_data(config: TrialConfig) -> Dataset:
     )
 
 
-def identify(config: TrialConfig, dataset: Dataset) -> str:
-    """The trial's id. Raises ModelError where the source of one's own model is not found."""
+def identify(config: TrialConfig, dataset: Dataset, *, version: int | None = None) -> str:
+    """The trial's id, as today or as of an earlier version of its gate family's fingerprints.
+
+    Raises ModelError where the source of one's own model is not found.
+    """
     digest = source_digest(config.model) if ":" in config.model else None
-    return trial_id(config, data_digest=dataset.digest, model_digest=digest)
+    return trial_id(config, data_digest=dataset.digest, model_digest=digest, version=version)
 
 
 def check_trial(config: TrialConfig, dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from ticketsweep import exchange
-from ticketsweep.config import TrialConfig
+from ticketsweep.config import FAMILY_FORMATS, TrialConfig
 from ticketsweep.errors import ExchangeError
 from ticketsweep.exchange.forms import Ticket
 from ticketsweep.store.checkpoints import CheckpointFile
@@ -24,7 +24,7 @@ from ticketsweep.store.database import Database
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.models import build_model
-from ticketsweep.trial import load_data
+from ticketsweep.trial import identify, load_data
 
 KINDS = ["frozen", "rewound", "joint", "units", "norms", "unit-norms", "convolutions", "bf16"]
 Trials = tuple[Database, dict[str, str]]
@@ -227,6 +227,18 @@ def test_a_ticket_whose_trial_would_be_another_today_is_refused(trials: Trials) 
         exchange.ticket(database, ids["frozen"], settings=["train.steps=3"])
     same = exchange.ticket(database, ids["frozen"], replicate=0, settings=["data_root=elsewhere"])
     assert same.notes == ()
+
+
+def test_a_ticket_of_an_earlier_version_of_its_familys_fingerprints_is_exported(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, ids = trials
+    monkeypatch.setitem(FAMILY_FORMATS, "gaussian", FAMILY_FORMATS["gaussian"] + 2)
+    config = config_of(database, ids["frozen"])
+    assert identify(config, load_data(config)) != ids["frozen"]
+    assert exchange.ticket(database, ids["frozen"], replicate=0).notes == ()
+    with pytest.raises(ExchangeError, match=r"a setting has changed since"):
+        exchange.ticket(database, ids["frozen"], settings=["train.steps=3"])
 
 
 def test_masks_of_other_layers_than_the_models_are_refused(trials, monkeypatch) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep import __version__
-from ticketsweep.config import TrialConfig, parse_config
+from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig, parse_config
 from ticketsweep.errors import ExchangeError
 from ticketsweep.exchange.choice import Choice, choose
 from ticketsweep.exchange.forms import Masks, Ticket
@@ -197,9 +197,15 @@ def _config(row: Row, settings: Sequence[str]) -> TrialConfig:
 
 
 def _plan(config: TrialConfig, dataset: Dataset, choice: Choice) -> tuple[Plan, Dataset]:
-    """What the trial did. Raises ExchangeError if it would not be the same trial today."""
+    """What the trial did. Raises ExchangeError if it would not be the same trial today.
+
+    A family's fingerprints get a new version where its gates are trained otherwise. The weights and
+    the masks, which are stored, do not depend on that.
+    """
     now = identify(config, dataset)
-    if now != choice.trial_id:
+    newest = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
+    earlier = (identify(config, dataset, version=each) for each in range(1, newest))
+    if now != choice.trial_id and choice.trial_id not in earlier:
         raise ExchangeError(
             f"trial {choice.trial_id} would be {now} today: its data, the source of its model or "
             f"a setting has changed since (it ran under ticketsweep {choice.trial['version']}, "
