@@ -17,10 +17,10 @@ from ticketsweep.seeds import replicate_plan
 from ticketsweep.train import memory
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.demand import Demand
 from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
-from ticketsweep.train.memory import Demand
 from ticketsweep.train.packs import FILLED, Packs, find_tickets, fitting, halved, sizes_of
 from ticketsweep.train.plan import Plan
 from ticketsweep.train.stages import Stages
@@ -145,30 +145,92 @@ def test_demand_is_what_a_count_by_hand_gives(blobs: Dataset, make_plan: MakePla
             Checkpoints(None), others=False,
         )  # fmt: skip
         least = 4 * (gates * (14 if joint else 8) + activations)
-        demand = stages.demand()
+        demand = stages.demand(saved=False)
         assert least <= demand.each <= 1.3 * least
         assert demand.fixed > 0
+        kept = stages.demand(saved=True)
+        assert kept.each - demand.each == 4 * 9 * gates * (2 if joint else 1)
 
 
 def test_the_memory_of_a_container_is_honoured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    """Also if it is a group within another, and but for a page cache that gives way."""
+    groups, cpu = tmp_path / "groups", torch.device("cpu")
+    own = groups / "slurm" / "job"
+    own.mkdir(parents=True)
+    (tmp_path / "own").write_text("0::/slurm/job\n")
+    monkeypatch.setattr(memory, "_GROUPS", groups)
+    monkeypatch.setattr(memory, "_OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10**6)
-    free = memory.available_memory(torch.device("cpu"))
-    assert free is not None
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    unlimited = memory.available_memory(torch.device("cpu"))
+    (own / "memory.max").write_text("max\n")
+    (own / "memory.current").write_text("1000\n")
+    unlimited = memory.available_memory(cpu)
     assert unlimited is not None
     assert unlimited > 10**6
-    (tmp_path / "memory.max").write_text("5000\n")
-    assert memory.available_memory(torch.device("cpu")) == 4000
+    (own.parent / "memory.max").write_text("5000\n")
+    (own.parent / "memory.current").write_text("4000\n")
+    assert memory.available_memory(cpu) == 1000
+    (own.parent / "memory.stat").write_text("anon 7\ninactive_file 2500\n")
+    assert memory.available_memory(cpu) == 3500
+    (groups / "memory.max").write_text("900\n")
+    (groups / "memory.current").write_text("1000\n")
+    assert memory.available_memory(cpu) == 0
+    (groups / "memory.max").write_text("1300\n")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    share = memory.available_memory(torch.device("cpu"))
+    share = memory.available_memory(cpu)
     assert share is not None
-    assert share <= 4000
+    assert share <= 300
     assert memory.available_memory(torch.device("meta")) is None
+
+
+def test_errors_that_mean_that_memory_is_short_are_known() -> None:
+    for words in (
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `x`",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+    ):
+        assert memory.is_out_of_memory(RuntimeError(words))
+    assert memory.is_out_of_memory(MemoryError())
+    assert not memory.is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not memory.is_out_of_memory(ValueError("out of memory"))
+
+
+def test_packs_that_were_begun_give_way_to_smaller_ones_that_are_asked_for(
+    blobs: Dataset, make_plan: MakePlan, reports_of: ReportsOf
+) -> None:
+    plan, slot = plan_of(make_plan, blobs), Memory()
+    cut = find_tickets(
+        plan, blobs, REPLICATES, log_points=30, device="cpu",
+        checkpoints=Checkpoints(slot, seconds=0), pack=3,
+    )  # fmt: skip
+    for report in cut:
+        if isinstance(report, CurvePoint) and report.step == 5:
+            break
+    cut.close()
+    reports, found = reports_of(
+        plan, blobs, REPLICATES, log_points=3, checkpoints=Checkpoints(slot), pack=1
+    )
+    assert [report.sizes for report in reports if isinstance(report, Packs)] == [(1,) * 6] * 6
+    assert np.isfinite(found.loss).all()
+
+
+def test_a_last_checkpoint_that_cannot_be_written_costs_no_ticket(
+    blobs: Dataset, make_plan: MakePlan, reports_of: ReportsOf
+) -> None:
+    class Broken(Memory):
+        writes = 0
+
+        def write(self, content: bytes) -> None:
+            self.writes += 1
+            if self.writes == TRAIN.steps:
+                raise OSError("no space left")
+
+    _, found = reports_of(
+        plan_of(make_plan, blobs), blobs, REPLICATES, log_points=1,
+        checkpoints=Checkpoints(Broken(), seconds=0),
+    )  # fmt: skip
+    assert np.isfinite(found.loss).all()
 
 
 SCARCE = """
@@ -178,6 +240,7 @@ torch.set_num_threads(1)
 from ticketsweep.seeds import replicate_plan
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.demand import Demand
 from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model

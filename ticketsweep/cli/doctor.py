@@ -14,7 +14,7 @@ from typing import Literal
 import typer
 
 from ticketsweep.cli.options import FormatOption, ResultFormat, StorageOption
-from ticketsweep.errors import TicketsweepError
+from ticketsweep.errors import StorageError, TicketsweepError
 
 _FAULTS = 1  # exit code
 
@@ -185,6 +185,11 @@ def _storage(uri: str | None) -> Finding:
             f"{place} cannot be made: {parent} is no folder to write to",
             "name another by --storage or $TICKETSWEEP_STORAGE",
         )
-    Storage.open(place, create=False)
+    try:
+        Storage.open(place, create=False)
+    except StorageError as error:
+        if "`ticketsweep run` and `ticketsweep trial` make one" not in str(error):
+            raise
+        return Finding("storage", "ok", f"{place} is made by the first sweep")
     opened = Storage.open(place, create=True)  # which tries to write
     return Finding("storage", "ok", f"{opened.uri} can be read and written")

@@ -52,12 +52,16 @@ class Checkpoints:
         self._prefix = ""
         self._device = device
         self._seconds = seconds
-        self._saved_at = time.monotonic()
         self._results: dict[str, State] = {}
         self._under_way: tuple[str, State] | None = None
         content = slot.read() if slot else None
         if content is not None:
             self._load(content)
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether anything is ever saved."""
+        return self._writer is not None
 
     def within(self, name: str) -> Checkpoints:
         """The same checkpoint for stages of a part of the trial, whose names begin with this."""
@@ -84,24 +88,23 @@ class Checkpoints:
             if self._writer.is_busy:
                 return False
             seconds = max(_SHORTEST, self._writer.cost / _SHARE)
-        return time.monotonic() - self._saved_at >= seconds
+        return time.monotonic() - self._writer.began >= seconds
 
     def save(self, stage: str, state: State) -> None:
         """Write the results so far and the state of the stage under way, while training goes on.
+
+        The tensors are the checkpoint's from now on: nobody may change them.
 
         Raises what the last write raised.
         """
         if self._writer is None:
             return
-        self._saved_at = time.monotonic()
+        self._writer.began = time.monotonic()
         tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
                    for key, value in result.items()}  # fmt: skip
         tensors |= {f"now/{self._prefix}{stage}/{key}": value for key, value in state.items()}
         self._writer.write(
-            {
-                key: value.detach().to("cpu", copy=True).contiguous()
-                for key, value in tensors.items()
-            }
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         )
 
     def close(self) -> None:
@@ -131,6 +134,7 @@ class _Writer:
 
     Attributes
     ----------
+    began: when the last one was begun, or this was made.
     cost: seconds that the last one took.
     """
 
@@ -139,6 +143,7 @@ class _Writer:
         self._device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self.began = time.monotonic()
         self.cost = 0.0
 
     @property

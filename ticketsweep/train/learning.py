@@ -302,8 +302,8 @@ class GateLearning:
         return {
             "step": torch.tensor(self._done),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
-            "total": self._total,
-            "diverged": torch.from_numpy(self.diverged.at),
+            "total": self._total.clone(),
+            "diverged": torch.from_numpy(self.diverged.at.copy()),
             **under("curve", curve_state(self.curve)),
             **under("gates", self.gates.state()),
             **under("leaves", self._leaves.state()),

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ticketsweep.train.pack import PackedModel, Weights
-
-_GROUP = Path("/sys/fs/cgroup")
-# (limit, usage) of a container: version 2 of control groups, and version 1
-_LIMITS = (("memory.max", "memory.current"),
-           ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))  # fmt: skip
-
-
-# Numbers a gate while gates are learnt: W_k, the gates' parameter, their sample (whose memory the
-# gradient takes), the optimizer's two, the gradient by the gated weights, one more that some
-# families keep, and the hardened network that is evaluated meanwhile.
-_PER_GATE = 8
-_PER_WEIGHT = 6  # more, where weights are trained along; and of every parameter that has no gate
-_FLOAT = 4  # bytes
-_EVALUATING = 3  # the largest of a network's layers so often: its input, its output and its images
-
-
-@dataclass(frozen=True)
-class Demand:
-    """Bytes that a replicate takes while its gates are learnt, and those of a pack of any size."""
-
-    each: int
-    fixed: int
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
+# (limit, usage, a page cache that gives way) in versions 2 and 1 of control groups
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+_NONE_LEFT = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def available_memory(device: torch.device) -> int | None:
@@ -42,6 +32,8 @@ def available_memory(device: torch.device) -> int | None:
     trial's share of the cores, since as many trials may run beside it.
     """
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what an earlier trial of this process has left
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
@@ -56,7 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NONE_LEFT)
 
 
 def _of_machine() -> int | None:
@@ -71,52 +63,27 @@ def _of_machine() -> int | None:
 
 
 def _of_containers() -> list[int]:
+    """What each control group leaves that this process is in: a container's, a scheduler's."""
+    folders = [_GROUPS, _GROUPS / "memory"]
+    with contextlib.suppress(OSError):
+        for line in _OWN_GROUP.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = _GROUPS / controllers
+                own = root / path.lstrip("/")
+                folders += [each for each in (own, *own.parents) if root in each.parents]
     left = []
-    for limit, usage in _LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
-            left.append(int((_GROUP / limit).read_text()) - int((_GROUP / usage).read_text()))
+    for folder in folders:
+        for limit, usage, cache in _FILES:
+            with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+                most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                left.append(max(0, most - used + _statistic(folder / "memory.stat", cache)))
     return left
 
 
-def measured_demand(
-    packed: PackedModel,
-    weights: Weights,
-    images: Tensor,
-    *,
-    gates: int,
-    joint: bool,
-    evaluated: int,
-) -> Demand:
-    """What learning takes, from one forward pass of one replicate: what is kept for the gradient.
-
-    Parameters
-    ----------
-    weights: of one replicate.
-    images: a training batch, float32 (B, C, H, W).
-    gates: of a replicate.
-    joint: whether weights are trained along.
-    evaluated: images that evaluation takes at once.
-    """
-    own = {weights.gated.untyped_storage().data_ptr(), weights.rest.untyped_storage().data_ptr()}
-    kept: dict[int, int] = {}
-
-    def remember(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    trained = Weights(weights.gated.requires_grad_(), weights.rest.requires_grad_())
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        packed(packed.split(trained), images.unsqueeze(0))
-    weights.gated.requires_grad_(False)
-    weights.rest.requires_grad_(False)
-    frozen, rest = weights.gated.shape[1], weights.rest.shape[1]
-    numbers = gates * _PER_GATE + rest * _PER_WEIGHT + (frozen * _PER_WEIGHT if joint else 0)
-    if gates < frozen:  # units: each parameter is multiplied by what its gates come to
-        numbers += 3 * frozen
-    largest = max(kept.values(), default=0) // len(images)
-    return Demand(
-        each=numbers * _FLOAT + sum(kept.values()) + images.nbytes,
-        fixed=_EVALUATING * evaluated * max(largest, images[0].nbytes),
-    )
+def _statistic(file: Path, name: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in file.read_text().splitlines():
+            if line.startswith(f"{name} "):
+                return int(line.split()[1])
+    return 0

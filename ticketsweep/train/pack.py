@@ -18,6 +18,8 @@ from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ticketsweep.train.memory import is_out_of_memory
+
 Layers = tuple[Tensor, ...]
 
 _STATISTICS = ("running_mean", "running_var")
@@ -207,8 +209,8 @@ class PackedModel:
         """What vmap gives; None for a module that it cannot run, as some of users' are."""
         try:
             logits = packed(parameters, statistics, images)
-        except RuntimeError:
-            if self._has_run_at_once:
+        except RuntimeError as error:
+            if self._has_run_at_once or is_out_of_memory(error):
                 raise
             self._loops = True  # a fault of the module's own comes up again there
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from ticketsweep.errors import TrialFailure
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.demand import Demand
 from ticketsweep.train.learning import CurvePoint
-from ticketsweep.train.memory import Demand, available_memory, is_out_of_memory
+from ticketsweep.train.memory import available_memory, is_out_of_memory
 from ticketsweep.train.plan import Plan
 from ticketsweep.train.stages import Stages
 from ticketsweep.train.tickets import Tickets, joined
@@ -57,9 +59,9 @@ def find_tickets(
 
     A replicate's weights, batches and noise are the same bit for bit whatever else is in the pack;
     its results are the same within rounding. The same call on the same machine with the same
-    number of threads gives, on the CPU, the same masks bit for bit, also where it was cut off and
-    went on from a checkpoint. A replicate whose loss becomes infinite or NaN is marked, and the
-    others go on.
+    number of threads and the same packs gives, on the CPU, the same masks bit for bit, also where
+    it was cut off and went on from a checkpoint. A replicate whose loss becomes infinite or NaN is
+    marked, and the others go on.
 
     Parameters
     ----------
@@ -86,7 +88,10 @@ def find_tickets(
             )
         )
     finally:
-        checkpoints.close()
+        # What the last write raised is of no concern to a trial that has ended, and must not hide
+        # how it did: if the storage is broken, writing the trial itself will say so.
+        with contextlib.suppress(Exception):
+            checkpoints.close()
 
 
 def _pack_by_pack(
@@ -98,10 +103,13 @@ def _pack_by_pack(
     checkpoints: Checkpoints,
     pack: int | None,
 ) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
-    saved = checkpoints.result(_SIZES)
-    sizes = () if saved is None else tuple(saved["sizes"].tolist())
-    if sum(sizes) != len(replicates):
-        sizes = _sizes(plan, dataset, replicates, device, checkpoints, pack)
+    sizes = _sizes(plan, dataset, replicates, device, checkpoints, pack)
+    if (saved := checkpoints.result(_SIZES)) is not None:
+        begun = tuple(saved["sizes"].tolist())
+        # They are ended as they were begun, unless that is more than fits or is asked for now.
+        if sum(begun) == len(replicates) and max(begun) <= max(sizes):
+            sizes = begun
+    if saved is None or len(saved["sizes"]) != len(sizes):
         checkpoints.finish(_SIZES, {"sizes": torch.tensor(sizes)})
     found: list[Tickets] = []
     while len(found) < len(sizes):
@@ -138,7 +146,8 @@ def _sizes(
 ) -> tuple[int, ...]:
     if pack is not None or len(replicates) == 1:
         return sizes_of(len(replicates), largest=pack or 1)
-    demand = Stages(plan, dataset, replicates, 1, device, checkpoints, others=False).demand()
+    stages = Stages(plan, dataset, replicates, 1, device, checkpoints, others=False)
+    demand = stages.demand(saved=checkpoints.are_kept)
     return fitting(len(replicates), demand, available=available_memory(device))
 
 

@@ -15,6 +15,7 @@ from ticketsweep.train.augment import augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.controls import REINITIALIZED, control_mask, fresh_init_seed
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.demand import Demand, measured_demand
 from ticketsweep.train.images import BatchOrder, as_tensor, open_images
 from ticketsweep.train.learning import (
     STAGE,
@@ -28,7 +29,6 @@ from ticketsweep.train.learning import (
     curve_state,
 )
 from ticketsweep.train.loop import Evaluator, Optimisation
-from ticketsweep.train.memory import Demand, measured_demand
 from ticketsweep.train.pack import Layout, PackedModel, Weights, set_precision
 from ticketsweep.train.plan import Plan, network_of, split_rows
 from ticketsweep.train.tickets import LayerMask, Tickets
@@ -126,7 +126,7 @@ class Stages:
             curve=tuple(curve_of(part("curve", learnt))),
         )
 
-    def demand(self) -> Demand:
+    def demand(self, *, saved: bool) -> Demand:
         """What the pack needs of memory while its gates are learnt; see `measured_demand`."""
         plan, first = self._plan, self._replicates[0]
         weights = initial_weights(
@@ -146,6 +146,7 @@ class Stages:
             gates=self._gating().layout.size,
             joint=plan.joint,
             evaluated=self._evaluator.images_at_once,
+            saved=saved and self._device.type == "cpu",
         )
 
     def _pretrained(self, stage: str, seeds: Sequence[int]) -> Generator[Passage, None, Weights]:

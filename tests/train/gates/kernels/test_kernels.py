@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ticketsweep.train.gates.kernels import choose, kernels_for
+from ticketsweep.train.gates.kernels import choose, kernels_for, loops, noise
 from ticketsweep.train.gates.kernels.compiled import CompiledKernels
 from ticketsweep.train.gates.kernels.plain import PlainKernels
 
@@ -80,7 +80,6 @@ def test_transposed_gradients_are_read_as_they_are_meant(case_of: CaseOf) -> Non
 
 def test_the_fast_path_is_what_is_used_here() -> None:
     assert choose("cpu").name == "numba"
-    assert choose("cuda").name in {"triton", "plain"}
     plain = choose("mps")
     assert plain.name == "plain"
     assert "mps" in plain.why
@@ -116,6 +115,48 @@ def test_the_kernels_for_cuda_equal_the_plain_step_in_tritons_interpreter() -> N
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from ticketsweep.train.gates.kernels import fused
+types = {"step": "i32", "sigma": "fp32", "size": "i32", "seeds": "*i64", "cold": "fp32",
+         "low": "fp32", "high": "fp32"}
+for kernel in (fused._gaussian, fused._concrete):
+    signature = {name: types.get(name, "*fp32") for name in kernel.arg_names}
+    triton.compile(ASTSource(kernel, signature, {}), target=GPUTarget("cuda", 90, 32))
+"""
+
+
+def test_the_kernels_for_cuda_compile_and_take_any_step_as_a_number() -> None:
+    """For a device that need not be here; a step of 1 must not become a part of the kernel."""
+    pytest.importorskip("triton", reason="there is no Triton for this platform")
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_constants_of_the_loops_are_those_of_the_formula() -> None:
+    assert (loops.COUNTERS, loops.CHUNK, loops.ROUNDS) == (
+        noise.COUNTERS, noise.CHUNK, noise.ROUNDS
+    )  # fmt: skip
+    assert (int(loops._LEFT), int(loops._RIGHT)) == noise.MULTIPLIERS
+    assert (int(loops._WEYL_0), int(loops._WEYL_1)) == noise.WEYL
+
+
+@pytest.mark.parametrize("variables", [{"NUMBA_DISABLE_JIT": "1"}])
+def test_numba_that_does_not_compile_is_not_used(variables: dict[str, str]) -> None:
+    code = "from ticketsweep.train.gates.kernels import choose; print(choose('cpu'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "plain" in run.stdout
+    assert "NUMBA_DISABLE_JIT is set" in run.stdout
+    assert run.stderr.count("gates are not compiled on cpu") == 1
 
 
 WITHOUT = """

@@ -6,8 +6,9 @@ Three ways of computing the same: `compiled` for the CPU (Numba), `fused` for CU
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -131,25 +132,51 @@ class Choice:
     why: str = ""
 
 
+@functools.cache
 def choose(device: str) -> Choice:
-    """What will be used on a device of this type (`cpu`, `cuda`, …) by this process."""
+    """What this process uses on a device of this type (`cpu`, `cuda`, …).
+
+    If that is `plain`, one line of the log says why, once.
+    """
+    choice = _choice(device)
+    if choice.why:
+        logging.getLogger("ticketsweep").warning(
+            "gates are not compiled on %s: %s", device, choice.why
+        )
+    return choice
+
+
+def _choice(device: str) -> Choice:
     if device == "cpu":
-        if _can_import("numba"):
-            return Choice("numba")
-        return Choice("plain", "numba cannot be imported; a step takes two to four times as long")
+        return _tried("numba", _try_numba, "a step takes two to four times as long")
     if device == "cuda":
-        if _can_import("triton"):
-            return Choice("triton")
-        return Choice("plain", "triton cannot be imported")
+        return _tried("triton", _try_triton, "the gates of a step take many times as long")
     return Choice("plain", f"there are no kernels for {device}")
 
 
-def _can_import(module: str) -> bool:
+def _tried(name: str, attempt: Callable[[], object], result: str) -> Choice:
     try:
-        importlib.import_module(module)
-    except Exception:  # a broken installation may raise anything
-        return False
-    return True
+        attempt()
+    except Exception as error:  # no such module, no compiler, or an installation that is broken
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return Choice("plain", f"{name} cannot be used ({reason[0]}); {result}")
+    return Choice(name)
+
+
+def _try_numba() -> None:
+    import numba
+
+    if getattr(numba.config, "DISABLE_JIT", False):
+        raise RuntimeError("NUMBA_DISABLE_JIT is set")
+
+
+def _try_triton() -> None:
+    """Launch a kernel: without a C compiler, that is where Triton fails."""
+    from ticketsweep.train.gates.kernels.fused import FusedKernels
+
+    one, device = torch.ones((1, 1), device="cuda"), torch.device("cuda")
+    layout = Layout(("w",), ((1, 1),), (1,))
+    FusedKernels(layout, [0], device).gaussian(one, one, one.clone(), step=0, sigma=1.0)
 
 
 def kernels_for(layout: Layout, seeds: Sequence[int], device: torch.device) -> Kernels:

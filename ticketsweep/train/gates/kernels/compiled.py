@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ticketsweep.train.gates.kernels import loops
+from ticketsweep.train.gates.kernels.loops import Function
 from ticketsweep.train.gates.kernels.noise import CHUNK
-from ticketsweep.train.gates.kernels.vector import Function
 from ticketsweep.train.pack import Layers, Layout
 
 # A step of fewer gates a thread is over before another thread has begun.

@@ -54,7 +54,8 @@ def _gaussian_word(mu, weights, gated, place, mask, eps, sigma):  # type: ignore
     tl.store(gated + place, z * tl.load(weights + place, mask), mask)
 
 
-@triton.jit
+# A number that is 1 would be made part of the kernel, and one that 16 divides another kernel.
+@triton.jit(do_not_specialize=["step"])
 def _gaussian(mu, weights, gated, seeds, step, sigma, size):  # type: ignore[no-untyped-def]
     row = tl.program_id(1).to(tl.int64)
     w0, w1, w2, w3 = _words(tl.load(seeds + row), step)
@@ -81,7 +82,7 @@ def _concrete_word(log_alpha, weights, s, gated, place, mask, word, cold, low, h
     tl.store(gated + place, z * tl.load(weights + place, mask), mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step"])
 def _concrete(log_alpha, weights, s, gated, seeds, step, cold, low, high, size):  # type: ignore[no-untyped-def]
     row = tl.program_id(1).to(tl.int64)
     w0, w1, w2, w3 = _words(tl.load(seeds + row), step)
