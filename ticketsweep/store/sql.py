@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import TypeVar
 
 import duckdb
@@ -161,7 +162,8 @@ def run_query(
     try:
         wait([answer])
     except KeyboardInterrupt as stop:
-        connection.interrupt()
+        with suppress(duckdb.Error):  # it has ended, and is closed
+            connection.interrupt()
         if wait([answer], _GRACE_SECONDS).not_done:
             raise StuckQuery from stop
         raise
@@ -173,6 +175,9 @@ def _locked_connection() -> duckdb.DuckDBPyConnection:
     # A connection that begins without external access may read and write the files of its own
     # database, which for one in memory are called `:memory:` and lie in the working folder.
     connection.execute("SET allowed_paths = []")
+    # Where Python has no script (`-c`, a notebook), connecting turns it on, whatever `config` says,
+    # and it writes to stdout.
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("SET enable_external_access = false")
     return connection
 
