@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import resource
 
 import pyarrow.parquet as pq
 import pytest
@@ -147,3 +148,17 @@ def test_a_corrupt_file_is_named_and_skipped(command, tmp_path):
     assert json.loads(ended.out) == [{"n": 1}]
     assert damaged.stem in ended.err
     assert damaged.stem in command("stability", "single", "--storage", "st").err
+
+
+def test_an_answer_for_which_there_is_no_room_is_not_taken_for_damage(command, stored):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        query = "select range, (select count(*) from masks) n from range(200000)"
+        ended = command("query", query, "--format", "csv", "--storage", stored)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ended.code, ended.out) == (2, "")
+    assert re.fullmatch(
+        r"Error: the answer cannot be kept in .+ too large \(free .+\)\n", ended.err
+    )

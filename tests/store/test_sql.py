@@ -4,8 +4,11 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import wait
 
 import numpy as np
 import pyarrow as pa
@@ -317,3 +320,47 @@ def test_a_layer_without_gates_has_macros_too(storage):
     write_trial(storage, "a", TrialRows({"trial_id": "t", "status": "complete"}, masks=[mask]))
     query = "select mask_kept(bits) k, mask_jaccard(bits, bits) j from masks"
     assert Database(storage).sql(query).to_pylist() == [{"k": 0, "j": None}]
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, MemoryError])
+def test_what_is_done_with_an_answer_may_fail_without_blame_for_the_database(
+    stored, monkeypatch, kind
+):
+    calls, error = [], kind("no space left")
+
+    def consume(rows: pa.RecordBatchReader) -> None:
+        calls.append(rows.read_all().num_rows)
+        raise error
+
+    monkeypatch.setattr("ticketsweep.store.catalogue.check_pages", lambda *_: pytest.fail("read"))
+    with pytest.raises(kind) as raised:
+        stored.sql_stream("select * from masks", None, consume)
+    assert raised.value is error
+    assert (len(calls), stored.warnings) == (1, ())
+
+
+def test_an_interrupt_that_comes_when_the_query_has_just_ended_is_one(monkeypatch):
+    def late(answers, timeout=None):
+        ended = wait(answers, 60)
+        if timeout is None:
+            raise KeyboardInterrupt
+        return ended
+
+    monkeypatch.setattr("ticketsweep.store.sql.wait", late)
+    with pytest.raises(KeyboardInterrupt):
+        run_query("select 1", {}, {}, ALL)
+
+
+def test_stdout_has_the_answer_of_a_long_query_and_nothing_else():
+    # Without a script of its own, Python counts as interactive, and DuckDB draws progress bars.
+    query = (
+        "select count(*) n, current_setting('enable_progress_bar') bar "
+        "from range(40000) a, range(8000) b where hash(a.range + b.range) >= 0"
+    )
+    code = (
+        "import sys, pyarrow as pa; from ticketsweep.store.sql import run_query; "
+        "print(run_query(sys.argv[1], {}, {}, pa.RecordBatchReader.read_all).to_pylist())"
+    )
+    line = [sys.executable, "-c", code, query]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "[{'n': 320000000, 'bar': False}]\n"

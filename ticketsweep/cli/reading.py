@@ -132,9 +132,17 @@ def query(
                 return write_answer(rows, out, wanted.value)
             if wanted is QueryFormat.TABLE:
                 return head_of(rows)
-            text.seek(0)  # what a damaged file has broken off is written anew
-            text.truncate()
-            text.writelines(as_text(rows, wanted.value))
+            try:
+                text.seek(0)  # what a damaged file has broken off is written anew
+                text.truncate()
+                text.writelines(as_text(rows, wanted.value))
+                text.flush()
+            except OSError as error:
+                raise UserError(
+                    f"the answer cannot be kept in {tempfile.gettempdir()} until it is whole: "
+                    f"{error.strerror or error} (free some space there, set TMPDIR, or write to a "
+                    f"file with --out)"
+                ) from None
             return text.tell()
 
         try:

@@ -199,15 +199,29 @@ class Database:
         ----------
         query, parameters: as `sql` takes and refuses them.
         consume: is handed the answer's rows, in another thread. Where a damaged file shows itself
-            in the middle of them, it is called again with all rows from the first on.
+            in the middle of them, it is called again with all rows from the first on. What else it
+            raises is its own, and comes out unchanged.
         """
         bound = parameters or {}
         check_query(query, bound)
         tables = mentioned_tables(query)
-        return self._answer(
-            lambda: {table: self._catalogue.committed(table) for table in tables},
-            lambda datasets: run_query(query, datasets, bound, consume),
-        )
+
+        def guarded(rows: pa.RecordBatchReader) -> Answer:
+            try:
+                return consume(rows)
+            except QueryError:  # of the rows that it reads
+                raise
+            except Exception as error:
+                raise _ConsumerError(error) from error
+
+        try:
+            return self._answer(
+                lambda: {table: self._catalogue.committed(table) for table in tables},
+                lambda datasets: run_query(query, datasets, bound, guarded),
+            )
+        except _ConsumerError as failed:
+            own = failed.error
+        raise own  # as it was, here where it has no other context
 
     def _read(
         self,
@@ -287,6 +301,14 @@ class Database:
                 raise
             if not self._catalogue.skip_damaged([file]):
                 raise UnreadableFile(f"{file.shown}: {one_line(error)} (ask again)") from error
+
+
+class _ConsumerError(Exception):
+    """What is done with an answer has failed, not the reading of it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def _checked(
