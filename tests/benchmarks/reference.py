@@ -1,6 +1,6 @@
 """Whether speed is paid for with accuracy: one trial on the compiled step and on the plain one.
 
-    uv run python -m tests.benchmarks.reference search_spaces/lenet_mnist_86.yaml --set data_root=DIR
+    uv run python -m tests.benchmarks.reference SPACE.yaml --set data_root=DIR
 
 What follows the module's name is handed to `ticketsweep trial`, on two processes side by side.
 """
@@ -14,7 +14,7 @@ import tempfile
 
 RUN = "import sys; from ticketsweep.cli import main; main()"
 PATHS = {"compiled": RUN, "plain": f"import sys; sys.modules['numba'] = None; {RUN}"}
-FIGURES = ("test_accuracy", "strong_accuracy", "val_accuracy", "sparsity", "undecided")
+FIGURES = ("strong_accuracy", "val_accuracy", "sparsity", "wall_seconds")
 
 
 def main() -> None:
@@ -25,8 +25,8 @@ def main() -> None:
                    "--storage", folder]  # fmt: skip
         running[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for name, process in running.items():
-        answer = json.loads(process.communicate()[0])
-        print(name, json.dumps(answer)[:2000])
+        (row,) = json.loads(process.communicate()[0])["trials"]
+        print(f"{name:9}", ", ".join(f"{figure} {row[figure]:.4f}" for figure in FIGURES))
 
 
 if __name__ == "__main__":
