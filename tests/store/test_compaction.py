@@ -18,9 +18,9 @@ from ticketsweep.errors import StorageError
 from ticketsweep.store import compaction
 from ticketsweep.store.compaction import Compaction, compact
 from ticketsweep.store.database import Database
-from ticketsweep.store.encoding import encode_part
+from ticketsweep.store.encoding import encode, encode_part
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.schema import MASKS, SCHEMAS, TRIAL_TABLES, MaskRow, TrialRows
+from ticketsweep.store.schema import MASKS, SCHEMAS, TRIAL_TABLES, MaskRow, Table, TrialRows
 from ticketsweep.store.verify import verify
 from ticketsweep.store.writer import copy_trial, write_trial
 
@@ -165,6 +165,93 @@ def test_a_trial_that_cannot_be_read_stays_and_is_named(filled):
     ]  # fmt: skip
     assert path.exists()
     assert Database(filled).find_complete("t3") == "a"
+
+
+def _stored_as(rows: pa.Table, path: Path, table: Table) -> None:
+    status = "complete" if table == "trials" else None
+    path.write_bytes(encode(table, rows.cast(SCHEMAS[table]), status=status))
+
+
+def _without_its_row(folder: Path) -> Path:
+    path = folder / "trials/sweep=a/t1.parquet"
+    _stored_as(pq.read_table(path, partitioning=None).slice(0, 0), path, "trials")
+    return path
+
+
+def _of_another_trial(folder: Path) -> Path:
+    path = folder / "masks/sweep=a/t1.parquet"
+    path.write_bytes((folder / "masks/sweep=a/t2.parquet").read_bytes())
+    return path
+
+
+def _without_masks(folder: Path) -> Path:
+    path = folder / "masks/sweep=a/t1.parquet"
+    _stored_as(pq.read_table(path, partitioning=None).slice(0, 0), path, "masks")
+    return path
+
+
+def _of_an_unknown_replicate(folder: Path) -> Path:
+    path = folder / "curves/sweep=a/t1.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    at = rows.column_names.index("replicate")
+    field = rows.schema.field(at)
+    other = pa.array([7] * len(rows), field.type)
+    _stored_as(rows.set_column(at, field, other), path, "curves")
+    return path
+
+
+@pytest.mark.parametrize(
+    "spoil", [_without_its_row, _of_another_trial, _without_masks, _of_an_unknown_replicate]
+)
+def test_what_verify_finds_before_compaction_it_finds_after(filled, spoil):
+    path = spoil(filled.local)
+    content = path.read_bytes()
+
+    def losses() -> list[tuple[str | None, tuple[str, ...]]]:
+        found = verify(filled, report=lambda done, total: None)
+        assert found.parts == ()
+        return [(loss.trial_id, tuple(d.reason for d in loss.damage)) for loss in found.losses]
+
+    before = losses()
+    assert [trial for trial, _ in before] == ["t1"]
+    done = merge(filled)
+    assert losses() == before
+    (line,) = done.left
+    assert line.startswith(path.relative_to(filled.local).as_posix())
+    assert (done.trials, path.read_bytes()) == (4, content)
+
+
+@pytest.mark.parametrize("table", TRIAL_TABLES)
+def test_originals_outlive_a_compaction_whose_part_is_damaged(filled, table):
+    originals = {
+        file.path: Path(file.path).read_bytes()
+        for each in TRIAL_TABLES
+        for file in filled.files(each, "a")
+    }
+    merge(filled)
+    for path, content in originals.items():  # as if it had been killed before it deleted them
+        Path(path).write_bytes(content)
+    (part,) = filled.parts(table, "a")
+    whole = Path(part.path).read_bytes()
+    group = pq.read_metadata(part.path).row_group(0)
+    last = group.column(group.num_columns - 1)  # what it commits is told in another column
+    spoilt = bytearray(whole)
+    spoilt[
+        (last.dictionary_page_offset or last.data_page_offset) + last.total_compressed_size - 1
+    ] ^= 1
+    Path(part.path).write_bytes(spoilt)
+    done = merge(filled)
+    assert {path: Path(path).read_bytes() for path in originals} == originals
+    (line,) = done.left
+    assert line.startswith(f"{part.shown}: ")
+    assert not is_sound(filled)
+    Path(part.path).write_bytes(whole)
+    assert merge(filled).left == ()
+    kept = ("s0.parquet", "f0.parquet")
+    assert {path for path in originals if not path.endswith(kept)}.isdisjoint(
+        file.path for each in TRIAL_TABLES for file in filled.files(each, "a")
+    )
+    assert is_sound(filled)
 
 
 def test_two_compactions_of_a_sweep_do_not_meet(filled):

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ticketsweep.errors import StorageError
+from ticketsweep.store.contents import plain_rows
 from ticketsweep.store.encoding import encode_part, is_sealed
 from ticketsweep.store.files import (
     DAMAGE,
@@ -33,6 +34,7 @@ from ticketsweep.store.files import (
     remove,
     status_of,
 )
+from ticketsweep.store.part_contents import check_part, fault_of
 from ticketsweep.store.parts import Part, part_states
 from ticketsweep.store.paths import Leftover, Storage, StoredFile, one_line
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, TRIALS, Table
@@ -64,7 +66,8 @@ class Compaction:
     ----------
     trials: how many were written into new parts, those of merged parts included.
     files_before, bytes_before, files_after, bytes_after: of the sweep's trials.
-    left: a line for each trial or part that stays as it is, since it cannot be read.
+    left: a line for each trial or part that stays as it is, since it cannot be read or contradicts
+        itself.
     """
 
     sweep: str
@@ -117,9 +120,8 @@ def compact(storage: Storage, sweep: str, *, report: Report) -> Compaction:
     _check_sweep(storage, sweep)
     with _claim(storage, sweep) as still_ours:
         files_before, bytes_before = _totals(storage, sweep)
-        _finish_earlier(storage, sweep)
+        left = _finish_earlier(storage, sweep)
         work = _sources(storage, sweep)
-        left: list[str] = []
         done, total = 0, sum(len(source.trials) for source in work)
         report(done, total)
         for group, encoded in _encoded(_groups(storage, work, left)):
@@ -189,17 +191,40 @@ def _totals(storage: Storage, sweep: str) -> tuple[int, int]:
     return len(files), sum(file.size for file in files)
 
 
-def _finish_earlier(storage: Storage, sweep: str) -> None:
-    """Delete what no reader sees, since a part has replaced it or was never committed."""
+def _finish_earlier(storage: Storage, sweep: str) -> list[str]:
+    """Delete what no reader sees, since a part has replaced it or was never committed.
+
+    A part whose originals are still there is checked first, every byte and row of it. Returns a
+    line for each that is not sound; its originals stay, the last whole copy of some trials.
+    """
     remove_leftovers(storage, sweep)
     states = part_states(storage, sweep)
-    whole = [part for part in states.committed if len(part.files) == len(TRIAL_TABLES)]
-    inside = frozenset[str]().union(*(part.trials for part in whole))
     kept = {part.name for part in states.committed} | states.unreadable
-    for table in reversed(TRIAL_TABLES):  # `trials` first
-        for file in storage.files(table, sweep):
-            if file.name not in kept if file.compacted else file.name in inside:
-                remove(storage, file.path)
+    there = [file for table in reversed(TRIAL_TABLES) for file in storage.files(table, sweep)]
+    merged = any(file.compacted and file.name not in kept for file in there)
+    own = {file.name for file in there if not file.compacted}
+    bad = {
+        part.name: fault
+        for part in states.committed
+        if (merged or part.trials & own) and (fault := _fault_in(storage, part)) is not None
+    }
+    inside = frozenset[str]().union(*(p.trials for p in states.committed if p.name not in bad))
+    for file in there:  # `trials` first
+        # Which parts a bad one has replaced is not looked for: all of them stay.
+        if file.name not in kept and not bad if file.compacted else file.name in inside:
+            remove(storage, file.path)
+    return list(bad.values())
+
+
+def _fault_in(storage: Storage, part: Part) -> str | None:
+    try:
+        faults = check_part(storage, part.files).faults
+    except FileNotFoundError:
+        return f"compacted part {part.name}: it has gone meanwhile"
+    for table, reasons in faults.items():
+        path = storage.part_file(table, part.sweep, part.name).removeprefix(f"{storage.root}/")
+        return f"{path}: {reasons[0]} (the files it was made of stay too)"
+    return None
 
 
 def _sources(storage: Storage, sweep: str) -> list[_Source]:
@@ -278,16 +303,37 @@ def _loaded(storage: Storage, source: _Source) -> Rows | str:
             content = read_bytes(storage, file)
             if is_sealed(content) is False:
                 return f"{file.shown}: its bytes are not those that were written"
-            rows[table] = open_fragment(storage, file, content).to_table(schema=SCHEMAS[table])
+            open_fragment(storage, file, content)  # whose scan would take ids from the file's name
+            parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+            rows[table] = parquet.read().replace_schema_metadata(SCHEMAS[table].metadata)
+            rows[table].validate(full=True)
         except FileNotFoundError:
             return f"{file.shown}: it has gone meanwhile"
         except UnreadableFile as error:
             return str(error)
         except DAMAGE as error:
             return f"{file.shown}: {one_line(error)}"
-        if not set(rows[table]["trial_id"].to_pylist()) <= source.trials:
+        found = set(rows[table]["trial_id"].unique().to_pylist())
+        if found - source.trials:
             return f"{file.shown}: it has rows of another trial"
-    return rows
+        if table == "trials" and found != source.trials:
+            return f"{file.shown}: it has no row of its trial"
+    # Of a part's trials this is asked when it is verified, before the merging as after it.
+    return rows if source.part is not None else _contradiction(source, rows) or rows
+
+
+def _contradiction(source: _Source, rows: Rows) -> str | None:
+    """What the tables of one trial say against each other."""
+    files = source.files
+    try:
+        plain = {
+            table: plain_rows(of.drop_columns(["bits"]) if table == "masks" else of)
+            for table, of in rows.items()
+        }
+        fault = fault_of(plain, sweep=files["trials"].sweep)
+    except ValueError as error:
+        fault = "trials", str(error)
+    return None if fault is None else f"{files[fault[0]].shown}: {fault[1]}"
 
 
 def _encoded(groups: Iterator[_Group]) -> Iterator[tuple[_Group, Mapping[Table, pa.Buffer]]]:

@@ -85,7 +85,7 @@ def check_statistics(content: pa.Buffer) -> None:
                 )
 
 
-def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def plain_rows(batch: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     """The rows as plain values. Raises ValueError if a map has a key twice."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")

@@ -87,7 +87,7 @@ def check_part(storage: Storage, files: Mapping[Table, StoredFile]) -> PartConte
         if trial in found.lost:
             continue
         try:
-            fault = _fault_of(rows, sweep=next(iter(files.values())).sweep)
+            fault = fault_of(rows, sweep=next(iter(files.values())).sweep)
         except ValueError as error:
             fault = "trials", str(error)
         if fault is not None:
@@ -185,8 +185,8 @@ def _runs(table: Table, rows: pa.Table) -> Iterator[tuple[str, Table, Rows]]:
         yield trial, table, list(run)
 
 
-def _fault_of(rows: Mapping[Table, Rows], *, sweep: str) -> tuple[Table, str] | None:
-    """What is wrong with one trial's rows (masks without bits), and in which table."""
+def fault_of(rows: Mapping[Table, Rows], *, sweep: str) -> tuple[Table, str] | None:
+    """What is wrong with a complete trial's rows (masks without bits), and in which table."""
     for table, of in rows.items():
         try:
             check_rows(table, of)  # keys that occur once, shares, a known status
