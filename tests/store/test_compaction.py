@@ -178,6 +178,14 @@ def _without_its_row(folder: Path) -> Path:
     return path
 
 
+def _without_row_groups(folder: Path) -> Path:
+    path = folder / "trials/sweep=a/t1.parquet"
+    stamp = dict(pq.read_schema(path).metadata)
+    del stamp[b"ticketsweep.digest"]
+    pq.ParquetWriter(path, SCHEMAS["trials"].with_metadata(stamp)).close()
+    return path
+
+
 def _of_another_trial(folder: Path) -> Path:
     path = folder / "masks/sweep=a/t1.parquet"
     path.write_bytes((folder / "masks/sweep=a/t2.parquet").read_bytes())
@@ -201,7 +209,14 @@ def _of_an_unknown_replicate(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_without_its_row, _of_another_trial, _without_masks, _of_an_unknown_replicate]
+    "spoil",
+    [
+        _without_its_row,
+        _without_row_groups,
+        _of_another_trial,
+        _without_masks,
+        _of_an_unknown_replicate,
+    ],
 )
 def test_what_verify_finds_before_compaction_it_finds_after(filled, spoil):
     path = spoil(filled.local)
