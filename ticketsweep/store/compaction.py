@@ -254,12 +254,11 @@ def _own_source(storage: Storage, files: Mapping[Table, StoredFile]) -> _Source 
         return None
     if status_of(fragment) != "complete":
         return None
-    stated = None
+    sparsity = 0.0
     if fragment.metadata.num_row_groups:  # else `_loaded` says that it has no row
         stated = fragment.metadata.row_group(0).column(TRIALS.names.index("sparsity")).statistics
-    known = stated is not None and stated.has_min_max
-    trial = frozenset([files["trials"].name])
-    return _Source(files, trial, None, stated.min if known else 0.0)
+        sparsity = stated.min if stated is not None and stated.has_min_max else 0.0
+    return _Source(files, frozenset([files["trials"].name]), None, sparsity)
 
 
 def _small_part(storage: Storage, part: Part) -> _Source | None:
