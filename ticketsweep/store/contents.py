@@ -40,7 +40,9 @@ def read_rows(file: StoredFile, fragment: ds.ParquetFileFragment, content: pa.Bu
     """
     rows: list[Mapping[str, Any]] = []
     parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-    for batch in parquet.iter_batches(batch_size=_MASKS_AT_ONCE if file.table == "masks" else 4096):
+    size = _MASKS_AT_ONCE if file.table == "masks" else 4096
+    # Without threads of its own, which cost more than they bring where files are small.
+    for batch in parquet.iter_batches(batch_size=size, use_threads=False):
         batch.validate(full=True)
         some = plain_rows(batch)
         rows += map(check_mask, some) if file.table == "masks" else some
