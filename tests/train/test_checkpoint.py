@@ -120,9 +120,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_none_is_begun_meanwh
     slot = Waiting()
     monkeypatch.setattr(checkpoint, "_SHORTEST", 0.0)
     checkpoints = Checkpoints(slot)
-    value = torch.tensor([1.0])
-    checkpoints.save("stage", {"value": value})
-    value.fill_(2.0)
+    checkpoints.save("stage", {"value": torch.tensor([1.0])})
     assert not checkpoints.due()
     assert slot.content is None
     may_end.set()

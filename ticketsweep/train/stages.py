@@ -227,7 +227,7 @@ class Stages:
             "undecided": learning.gates.undecided(),
             "steps": torch.tensor(learning.done),
             "seconds": torch.tensor(learning.seconds, dtype=torch.float64),
-            "diverged": torch.from_numpy(self._diverged.at),
+            "diverged": torch.from_numpy(self._diverged.at.copy()),
             **under("accuracies", scores),
             **under("curve", curve_state(learning.curve)),
         }
