@@ -105,7 +105,8 @@ def test_a_reader_who_leaves_early_hears_no_complaint(stored):
     ) as process:  # fmt: skip
         assert process.stdout.readline() == b"range\n"
         process.stdout.close()
-        assert process.stderr.read() == b""
+        said = process.stderr.read().splitlines()
+        assert not [line for line in said if not line.startswith(b"querying, ")]  # if it is slow
     assert process.returncode == 0
 
 
