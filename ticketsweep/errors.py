@@ -44,6 +44,10 @@ class StorageError(UserError):
     """The mask database cannot be opened, read or written."""
 
 
+class MissingStorage(StorageError):
+    """There is no mask database yet where one was looked for."""
+
+
 class QueryError(UserError):
     """A query is not one SELECT, or is not valid SQL."""
 

@@ -20,19 +20,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from tests.benchmarks.cases import Case
 
 HERE = Path(__file__).parent
-
-
-class Case(Protocol):
-    """Seconds of ours and of the other, each called once a turn."""
-
-    what: str
-    against: str
-    target: str
-    ours: Callable[[], float]
-    other: Callable[[], float]
 
 
 def _seconds(values: list[float]) -> str:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances
 
+from tests.benchmarks.cases import Case
 from ticketsweep.analysis.overlap import jaccard
 from ticketsweep.analysis.pairs import intersections, pair_counter
 from ticketsweep.seeds import replicate_plan
@@ -29,17 +29,6 @@ from ticketsweep.store.writer import write_sweep, write_trial
 
 MASKS, GATES = 1_000, 266_200
 SAMPLE = 40  # masks that scikit-learn is given: all of them would take it minutes
-
-
-@dataclass(frozen=True)
-class Case:
-    """Seconds of ours and of the other, each called once a turn."""
-
-    what: str
-    against: str
-    target: str
-    ours: Callable[[], float]
-    other: Callable[[], float]
 
 
 @cache

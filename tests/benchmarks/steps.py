@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from tests.benchmarks.cases import Case
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.gates import FAMILIES
 from ticketsweep.train.gates.interface import Family
@@ -130,17 +130,6 @@ def edge_popup_step(
         optimizer.step()
 
     return step
-
-
-@dataclass(frozen=True)
-class Case:
-    """Seconds of ours and of the other, each called once a turn."""
-
-    what: str
-    against: str
-    target: str
-    ours: Callable[[], float]
-    other: Callable[[], float]
 
 
 def step_cases() -> Iterator[Case]:

@@ -156,7 +156,7 @@ def test_a_folder_without_permission_is_one_message(storage, make_trial):
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout
     assert all("Permission denied" in line for line in lines)
-    assert "cannot be" in lines[1]
+    assert "cannot be read" in lines[1]
     assert _bytes(storage) == {}
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import typer
 
 from ticketsweep.cli.options import FormatOption, ResultFormat, StorageOption
-from ticketsweep.errors import StorageError, TicketsweepError
+from ticketsweep.errors import MissingStorage, TicketsweepError
 
 _FAULTS = 1  # exit code
 
@@ -187,9 +187,7 @@ def _storage(uri: str | None) -> Finding:
         )
     try:
         Storage.open(place, create=False)
-    except StorageError as error:
-        if "`ticketsweep run` and `ticketsweep trial` make one" not in str(error):
-            raise
+    except MissingStorage:
         return Finding("storage", "ok", f"{place} is made by the first sweep")
     opened = Storage.open(place, create=True)  # which tries to write
     return Finding("storage", "ok", f"{opened.uri} can be read and written")

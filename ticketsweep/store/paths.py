@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from ticketsweep.errors import StorageError
+from ticketsweep.errors import MissingStorage, StorageError
 from ticketsweep.store.remote import is_remote, open_remote, remedy, shown_uri, without_noise
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, Table
 
@@ -174,9 +174,9 @@ class Storage:
         folders = [self.root, *(self._folder(table) for table in SCHEMAS)]
         root, *tables = self._look(folders)
         if root.type == pafs.FileType.NotFound:
-            raise StorageError(f"storage {self.uri} does not exist ({remedy})")
+            raise MissingStorage(f"storage {self.uri} does not exist ({remedy})")
         if all(info.type != pafs.FileType.Directory for info in tables):
-            raise StorageError(
+            raise MissingStorage(
                 f"storage {self.uri} is not a mask database: it has no folder "
                 f"{', '.join(SCHEMAS)} ({remedy})"
             )

@@ -103,52 +103,45 @@ def _pack_by_pack(
     checkpoints: Checkpoints,
     pack: int | None,
 ) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
-    sizes = _sizes(plan, dataset, replicates, device, checkpoints, pack)
-    if (saved := checkpoints.result(_SIZES)) is not None:
-        begun = tuple(saved["sizes"].tolist())
-        # They are ended as they were begun, unless that is more than fits or is asked for now.
-        if sum(begun) == len(replicates) and max(begun) <= max(sizes):
-            sizes = begun
-    if saved is None or len(saved["sizes"]) != len(sizes):
+    whole = None
+    if pack is None and len(replicates) > 1:
+        whole = Stages(plan, dataset, replicates, log_points, device, checkpoints, others=False)
+        demand = whole.demand(saved=checkpoints.are_kept)
+        sizes = fitting(len(replicates), demand, available=available_memory(device))
+    else:
+        sizes = sizes_of(len(replicates), largest=pack or 1)
+    saved = checkpoints.result(_SIZES)
+    begun = () if saved is None else tuple(saved["sizes"].tolist())
+    # They are ended as they were begun, unless that is more than fits or is asked for now.
+    if sum(begun) == len(replicates) and max(begun) <= max(sizes):
+        sizes = begun
+    if sizes != begun:
         checkpoints.finish(_SIZES, {"sizes": torch.tensor(sizes)})
     found: list[Tickets] = []
     while len(found) < len(sizes):
         done, first = len(found), sum(sizes[: len(found)])
-        own = checkpoints
-        if len(sizes) > 1:
+        own, several = checkpoints, len(sizes) > 1
+        if several:
+            whole = None  # with all that it holds
             yield Packs(sizes, done)
             own = checkpoints.within(f"{first}-{first + sizes[done]}")
         rows = replicates[first : first + sizes[done]]
-        several = len(sizes) > 1
+        stages: Stages | None = None
         try:
-            run = Stages(plan, dataset, rows, log_points, device, own, others=several).run()
-            found.append((yield from run))
+            stages = whole or Stages(plan, dataset, rows, log_points, device, own, others=several)
+            found.append((yield from stages.run()))
             continue
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Not in the handler, whose error holds on to all that was allocated.
+        whole = stages = None
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         sizes = halved(sizes, done)
         checkpoints.finish(_SIZES, {"sizes": torch.tensor(sizes)})
     return joined(found)
-
-
-def _sizes(
-    plan: Plan,
-    dataset: Dataset,
-    replicates: Sequence[Replicate],
-    device: torch.device,
-    checkpoints: Checkpoints,
-    pack: int | None,
-) -> tuple[int, ...]:
-    if pack is not None or len(replicates) == 1:
-        return sizes_of(len(replicates), largest=pack or 1)
-    stages = Stages(plan, dataset, replicates, 1, device, checkpoints, others=False)
-    demand = stages.demand(saved=checkpoints.are_kept)
-    return fitting(len(replicates), demand, available=available_memory(device))
 
 
 def fitting(replicates: int, demand: Demand, *, available: int | None) -> tuple[int, ...]:
