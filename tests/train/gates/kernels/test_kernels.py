@@ -125,6 +125,7 @@ from ticketsweep.train.gates.kernels import fused
 types = {"step": "i32", "sigma": "fp32", "size": "i32", "seeds": "*i64", "cold": "fp32",
          "low": "fp32", "high": "fp32"}
 for kernel in (fused._gaussian, fused._concrete):
+    assert [p.do_not_specialize for p in kernel.params if p.name == "step"] == [True]
     signature = {name: types.get(name, "*fp32") for name in kernel.arg_names}
     triton.compile(ASTSource(kernel, signature, {}), target=GPUTarget("cuda", 90, 32))
 """
