@@ -24,6 +24,8 @@ from pathlib import Path
 from tests.benchmarks.cases import Case
 
 HERE = Path(__file__).parent
+HEAD = """| what | against | ours | other | ratio [lowest, highest] | target | n |
+| --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def _seconds(values: list[float]) -> str:
@@ -132,22 +134,22 @@ def bench_sweep(turns: int) -> list[Comparison]:
 def bench_steps(turns: int) -> Iterator[Comparison]:
     from tests.benchmarks.steps import step_cases
 
-    return (_of_case(case, max(turns, 7)) for case in step_cases())
+    return (of_case(case, max(turns, 7)) for case in step_cases())
 
 
 def bench_packs(turns: int) -> Iterator[Comparison]:
     from tests.benchmarks.steps import pack_cases
 
-    return (_of_case(case, max(turns, 7)) for case in pack_cases())
+    return (of_case(case, max(turns, 7)) for case in pack_cases())
 
 
 def bench_pairs(turns: int) -> Iterator[Comparison]:
     from tests.benchmarks.pairs import comparisons
 
-    return (_of_case(case, turns) for case in comparisons())
+    return (of_case(case, turns) for case in comparisons())
 
 
-def _of_case(case: Case, turns: int) -> Comparison:
+def of_case(case: Case, turns: int) -> Comparison:
     return in_turn(
         case.what, case.against, case.target, ours=case.ours, other=case.other, turns=turns,
         warm_up=True,
@@ -198,8 +200,7 @@ def main() -> None:
     # Ray would set up a second environment under `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     print(f"{machine()}\n")
-    print("| what | against | ours | other | ratio [lowest, highest] | target | n |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(HEAD)
     for name in options.names or BENCHMARKS:
         for comparison in BENCHMARKS[name](options.turns):
             print(comparison.row(), flush=True)

@@ -49,7 +49,7 @@ def replicates_of(count: int) -> list[Replicate]:
 
 def gated_step(
     build: Callable[[], nn.Module], replicates: Sequence[Replicate], images: Tensor, labels: Tensor,
-    *, family: Family = GAUSSIAN,
+    *, family: Family = GAUSSIAN, precision: str = "float32",
 ) -> Step:  # fmt: skip
     """The loop's own step of a pack, on images (R, B, C, H, W) and labels (R, B)."""
     model = build()
@@ -60,7 +60,7 @@ def gated_step(
         build, gated, rest, weight_init="kaiming_normal", weight_scale=1.0,
         seeds=[r.init_seed for r in replicates], device=images.device,
     )  # fmt: skip
-    packed = PackedModel(model.to(images.device), gated, rest)
+    packed = PackedModel(model.to(images.device), gated, rest, precision=precision)
     how = Optimisation(steps=10**6, batch_size=labels.shape[1], lr=0.01, lr_schedule="constant",
                        optimizer="adam")  # fmt: skip
     learning = GateLearning(

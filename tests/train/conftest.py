@@ -93,7 +93,7 @@ def make_plan() -> Callable[..., Plan]:
 
 @pytest.fixture(scope="session")
 def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tickets]]:
-    """Every report of a search, and what it came to."""
+    """Every report of a search, and what it came to; on $TICKETSWEEP_TEST_DEVICE if it is set."""
 
     def search(
         plan: Plan,
@@ -109,7 +109,7 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tick
             dataset,
             replicates,
             log_points=log_points,
-            device="cpu",
+            device=os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu"),
             checkpoints=checkpoints or Checkpoints(None),
             pack=pack,
         )
