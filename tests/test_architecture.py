@@ -16,7 +16,7 @@ PACKAGE = Path(ticketsweep.__file__).parent
 
 # A part may import the parts of lower levels, and itself. Parts of one level are siblings.
 LEVELS = (
-    ("__init__", "errors", "progress", "seeds"),
+    ("__init__", "errors", "progress", "seeds", "symmetry"),
     ("distributions", "names", "sections"),
     ("families",),
     ("config", "settings"),

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ticketsweep.train.models.structure import Site, Span, unit_sites
+from ticketsweep.symmetry import Span
+from ticketsweep.train.models.structure import Site, unit_sites
 from ticketsweep.train.pack import Layers, Layout
 
 __all__ = ["Site", "Span", "Units", "unit_sites"]

@@ -10,44 +10,28 @@ hands on is gated, `g * act(W h)`, by factors on parameters alone:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from torch import nn
 
 from ticketsweep.errors import ModelError
+from ticketsweep.symmetry import Span
 from ticketsweep.train.models.gating import selected
-from ticketsweep.train.models.resnets import CifarBlock
 from ticketsweep.train.models.sizes import Shape
+from ticketsweep.train.models.walk import (
+    HOMOGENEOUS,
+    LAYERS,
+    NORMS,
+    Purpose,
+    branches,
+    trunk_of,
+)
 
 INPUT = "input"  # the name of the input gates
 
-_LAYERS = (nn.Linear, nn.Conv2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_HOMOGENEOUS = (  # f(g * x) = g * f(x) for g >= 0, each channel by itself
-    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten,
-)  # fmt: skip
-_CHANNEL_BY_CHANNEL = (
-    *_HOMOGENEOUS, *_NORMS, nn.ReLU6, nn.Hardtanh, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.CELU,
-    nn.SELU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardswish, nn.Hardsigmoid,
-)  # fmt: skip
 _UNTOUCHED = (nn.Identity, nn.Dropout, nn.Flatten)  # inputs pass through these as they are
-_REMEDY = "take gate.granularity weight"
-
-
-@dataclass(frozen=True)
-class Span:
-    """Entries of one parameter that belong to units.
-
-    Unit `u` owns the indices `offset + u * block` to `offset + (u + 1) * block - 1` along `dim`.
-    """
-
-    parameter: str
-    dim: int
-    block: int = 1
-    offset: int = 0
+_PURPOSE = Purpose("gate.granularity neuron", "take gate.granularity weight")
 
 
 @dataclass(frozen=True)
@@ -97,75 +81,22 @@ def unit_sites(
     ModelError: the model is of another kind or has a layer whose units cannot be told apart,
         inputs cannot be gated, a pattern matches nothing, or there is no unit.
     """
-    trunk = _trunk(model)
+    trunk = trunk_of(model, _PURPOSE)
     names = {id(module): name for name, module in model.named_modules()}
     found = [_input_site(trunk, names, input_shape)] if inputs else []
     if trunk:
-        _check_trunk(trunk, names)
         found += [
             _site(passage, passage.layer, names)
             for passage in _passages(trunk, ends_in_sum=False)
             if passage.layer is not None
         ]
     else:
-        found += _transformer_sites(model)
+        found += transformer_sites(model)
     found = [site for site in found if site.name in {*gated, INPUT}]
     if not found:
-        raise ModelError(
-            f"gate.granularity neuron needs gated hidden units, got {type(model).__name__} "
-            f"without any ({_REMEDY})"
-        )
+        raise _PURPOSE.refusal("gated hidden units", f"{type(model).__name__} without any")
     chosen = selected([site.name for site in found], include, exclude, what="site of units")
     return tuple(site for site in found if site.name in chosen)
-
-
-def _trunk(model: nn.Module) -> list[nn.Module]:
-    """Layers and residual blocks in the order in which data passes them; none: a transformer."""
-    if _is_sequence(model):
-        return list(_flat(model))
-    from torchvision.models import ResNet, SwinTransformer, VisionTransformer
-
-    if type(model) is ResNet:
-        stem = ("conv1", "bn1", "relu", "maxpool")
-        stages = ("layer1", "layer2", "layer3", "layer4")
-        features = [model.get_submodule(name) for name in (*stem, *stages, "avgpool")]
-        return list(_flat([*features, nn.Flatten(), model.get_submodule("fc")]))
-    if isinstance(model, (VisionTransformer, SwinTransformer)):
-        return []
-    raise ModelError(
-        "gate.granularity neuron needs an nn.Sequential, or torchvision's ResNet, "
-        f"VisionTransformer or SwinTransformer, got {type(model).__name__} ({_REMEDY})"
-    )
-
-
-def _is_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-
-
-def _flat(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    for module in modules:
-        if _is_sequence(module):
-            yield from _flat(module)  # not children(), which leaves out repeated modules
-        else:
-            yield module
-
-
-def _branches(module: nn.Module) -> tuple[list[nn.Module], list[nn.Module]] | None:
-    """Body and projection (empty: the identity) of a residual block; None for other modules."""
-    if isinstance(module, (*_LAYERS, *_CHANNEL_BY_CHANNEL)):
-        return None
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    bodies: dict[type[nn.Module], tuple[str, ...]] = {
-        CifarBlock: ("conv1", "bn1", "relu1", "conv2", "bn2"),
-        BasicBlock: ("conv1", "bn1", "relu", "conv2", "bn2"),
-        Bottleneck: ("conv1", "bn1", "relu", "conv2", "bn2", "relu", "conv3", "bn3"),
-    }
-    if type(module) not in bodies:
-        return None
-    body = [module.get_submodule(name) for name in bodies[type(module)]]
-    projection = getattr(module, "downsample", None)
-    return body, [] if projection is None else list(_flat([projection]))
 
 
 @dataclass(frozen=True)
@@ -190,11 +121,11 @@ def _passages(modules: Sequence[nn.Module], *, ends_in_sum: bool) -> Iterator[_P
     layer: nn.Module | None = None
     passed: list[nn.Module] = []
     for module in modules:
-        if isinstance(module, _LAYERS):
+        if isinstance(module, LAYERS):
             yield _Passage(layer, tuple(passed), (module,), is_summed=False)
             layer, passed = module, []
-        elif (branches := _branches(module)) is not None:
-            body, projection = branches
+        elif (residual := branches(module)) is not None:
+            body, projection = residual
             readers = (body[0], *projection[:1])
             yield _Passage(layer, tuple(passed), readers, is_summed=not projection)
             yield from _passages(body, ends_in_sum=True)
@@ -206,39 +137,9 @@ def _passages(modules: Sequence[nn.Module], *, ends_in_sum: bool) -> Iterator[_P
         yield _Passage(layer, tuple(passed), (), is_summed=True)
 
 
-def _check_trunk(trunk: Sequence[nn.Module], names: dict[int, str]) -> None:
-    """Refuse what the walk would misread, up to the last layer: nothing reads what follows it."""
-    modules: list[nn.Module] = []
-    for part in trunk:
-        body, projection = _branches(part) or ([part], [])
-        modules += [*body, *projection]
-    last = max((at for at, part in enumerate(modules) if isinstance(part, _LAYERS)), default=-1)
-    seen: set[int] = set()
-    is_flat = False
-    for module in modules[: last + 1]:
-        fault = ""
-        if not isinstance(module, (*_LAYERS, *_CHANNEL_BY_CHANNEL)):
-            fault = "layers whose units can be told apart"
-        elif isinstance(module, nn.Flatten):
-            is_flat = True
-            if (module.start_dim, module.end_dim) != (1, -1):
-                fault = "nn.Flatten to flatten everything but the batch"
-        elif isinstance(module, nn.Conv2d) and module.groups != 1:
-            fault = "convolutions of one group"
-        elif isinstance(module, nn.Linear) and not is_flat:
-            fault = "nn.Flatten before linear layers"
-        elif id(module) in seen:
-            fault = "every layer to be used once"
-        if fault:
-            what = f"{names[id(module)]} ({type(module).__name__})"
-            raise ModelError(f"gate.granularity neuron needs {fault}, got {what} ({_REMEDY})")
-        if isinstance(module, (*_LAYERS, *_NORMS)):
-            seen.add(id(module))
-
-
 def _site(passage: _Passage, layer: nn.Module, names: dict[int, str]) -> Site:
     units = _count(layer)
-    norms = [module for module in passage.passed if isinstance(module, _NORMS)]
+    norms = [module for module in passage.passed if isinstance(module, NORMS)]
     own = [_entries(module, names, units) for module in (layer, *norms)]
     columns = tuple(_columns(reader, names, units) for reader in passage.readers)
     scaled = _summed(passage, layer, names) if passage.is_summed else columns
@@ -250,17 +151,15 @@ def _summed(passage: _Passage, layer: nn.Module, names: dict[int, str]) -> tuple
     """What scales the contribution of `layer` to a residual sum."""
     scaled, after = layer, passage.passed
     for at, module in enumerate(passage.passed):
-        if isinstance(module, _NORMS):
+        if isinstance(module, NORMS):
             scaled, after = module, passage.passed[at + 1 :]
     spans = _entries(scaled, names, _count(layer))
-    curved = [module for module in after if not isinstance(module, _HOMOGENEOUS)]
+    curved = [module for module in after if not isinstance(module, HOMOGENEOUS)]
     if not spans or curved:
         what = curved[0] if curved else scaled
         rule = "ReLU-like activations" if curved else "affine batch norm"
-        raise ModelError(
-            f"gate.granularity neuron needs {rule} before a residual sum, got "
-            f"{names[id(what)]} ({type(what).__name__}) ({_REMEDY})"
-        )
+        got = f"{names[id(what)]} ({type(what).__name__})"
+        raise _PURPOSE.refusal(f"{rule} before a residual sum", got)
     return spans
 
 
@@ -295,7 +194,7 @@ def _input_site(trunk: Sequence[nn.Module], names: dict[int, str], input_shape: 
     return Site(INPUT, input_shape, columns, columns)
 
 
-def _transformer_sites(model: nn.Module) -> list[Site]:
+def transformer_sites(model: nn.Module) -> list[Site]:
     """Heads and MLP units of each block, in order."""
     from torchvision.models.swin_transformer import SwinTransformerBlock
     from torchvision.models.vision_transformer import EncoderBlock
