@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ticketsweep.errors import TicketsweepError
+from ticketsweep.store.comparisons import Comparison, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import SCHEMAS, arrow_table
@@ -30,7 +31,7 @@ from ticketsweep.store.verify import verify
 from ticketsweep.store.writer import write_sweep, write_trial
 
 CASES = int(os.environ.get("TICKETSWEEP_FUZZ_CASES", "40"))
-TABLES = ("trials", "replicates", "masks", "curves", "sweeps")
+TABLES = ("trials", "replicates", "masks", "curves", "sweeps", "comparisons")
 MOST_MIB = 1024  # by how much the whole of the fuzzing may make this process grow
 
 
@@ -118,6 +119,7 @@ def _ask_everything(storage: Storage) -> None:
         database.replicates,
         database.masks,
         database.curves,
+        database.comparisons,
         lambda: list(database.mask_batches()),
         lambda: database.ticket("t0"),
         lambda: database.find_complete("t0"),
@@ -138,6 +140,8 @@ def whole(storage, make_trial, tmp_path, monkeypatch) -> dict[Path, bytes]:
     rows = make_trial(replicates=1)
     write_trial(storage, "a", dataclasses.replace(rows, curves=rows.curves[:2]))
     write_sweep(storage, {"sweep": "a", "samples": 1, "space": "{}", "objectives": {"x": "max"}})
+    compared = [Comparison(0, 0, "", {"barrier": 0.1})]
+    write_comparisons(storage, "a", "t0", "connectivity", compared, settings={"steps": 9})
     return {path: path.read_bytes() for path in storage.local.rglob("*.parquet")}
 
 

@@ -83,9 +83,9 @@ def query(
         str,
         typer.Argument(
             metavar="SQL",
-            help="One SELECT over sweeps, trials, replicates, masks and curves; besides DuckDB's "
-            "functions there are mask_kept, mask_and, mask_or, mask_hamming, mask_jaccard, "
-            "mask_overlap_chance and mask_bits.",
+            help="One SELECT over sweeps, trials, replicates, masks, curves and comparisons; "
+            "besides DuckDB's functions there are mask_kept, mask_and, mask_or, mask_hamming, "
+            "mask_jaccard, mask_overlap_chance and mask_bits.",
         ),
     ],
     parameters: Annotated[

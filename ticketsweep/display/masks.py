@@ -78,7 +78,8 @@ def _lost(found: Verification) -> list[str]:
     names = [
         f"the row of sweep {loss.sweep}"
         if loss.trial_id is None
-        else f"trial {loss.trial_id} of sweep {loss.sweep}"
+        else f"{'' if loss.is_of_trial else 'comparisons of '}trial {loss.trial_id} "
+        f"of sweep {loss.sweep}"
         for loss in found.losses
     ]
     return names + [

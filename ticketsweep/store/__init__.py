@@ -1,4 +1,4 @@
-"""The mask database: five Parquet tables, one atomic file per trial and table, queried in SQL."""
+"""The mask database: six Parquet tables, one atomic file per trial and table, queried in SQL."""
 
 from __future__ import annotations
 

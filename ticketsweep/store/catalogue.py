@@ -68,7 +68,16 @@ class Catalogue:
         for _ in range(_ATTEMPTS):
             # Markers are listed first: what is committed after that has its files listed in vain.
             files, whole = self._markers(sweep, trial_id)
-            if table != "trials":
+            if table == "comparisons":
+                stand = self._trials_of(files)
+                listed = [
+                    f
+                    for f in self._list(table, sweep, trial_id)
+                    if not f.compacted and (f.sweep, f.name) in stand
+                ]
+                files, opened = self._open(listed)
+                whole = whole and opened
+            elif table != "trials":
                 stands = {
                     (f.sweep, f.name, f.compacted)
                     for f in files
@@ -85,6 +94,16 @@ class Catalogue:
                 break  # what is missing twice is missing
             before = files
         return files
+
+    def _trials_of(self, markers: Sequence[StoredFile]) -> set[tuple[str, str]]:
+        """Sweep and id of the trials, but for failed ones, that these files of `trials` commit."""
+        own = {
+            (f.sweep, f.name)
+            for f in markers
+            if not f.compacted and status_of(self._opened[f]) != "failed"
+        }
+        parts = [f for f in markers if f.compacted]
+        return own | {(f.sweep, trial) for f in parts for trial in self.trials_in(f)}
 
     def _markers(self, sweep: str | None, trial_id: str | None) -> tuple[list[StoredFile], bool]:
         """The files of `trials` that count, and whether all were still there to be opened."""

@@ -168,6 +168,15 @@ class Database:
         """One row per replicate and logged step, with the columns of `CURVES`."""
         return self._read("curves", sweep=sweep, trial_id=trial)
 
+    def comparisons(self, sweep: str | None = None, trial: str | None = None) -> pa.Table:
+        """One row per ordered pair of replicates that were compared, columns of `COMPARISONS`.
+
+        Rows come by sweep, trial and pair; those of one ticket with itself have first == second.
+        """
+        rows = self._read("comparisons", sweep=sweep, trial_id=trial)
+        keys = ("sweep", "trial_id", "first", "second")
+        return rows.sort_by([(key, "ascending") for key in keys])
+
     def find_complete(self, trial_id: str) -> str | None:
         """The first sweep (by name) that has this trial complete and whole, or None."""
         for sweep in self.storage.sweeps_with_trials():

@@ -2,6 +2,7 @@
 
 ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
 ROOT/TABLE/sweep=NAME/compacted/PART.parquet   many trials of it, merged
+ROOT/comparisons/sweep=NAME/TRIAL_ID.parquet   of a trial's replicates, made later
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
 ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
 ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
@@ -293,7 +294,7 @@ class Storage:
     def leftovers(self, sweep: str) -> list[Leftover]:
         """Temporary files below a sweep's folders."""
         found = []
-        for table in ("sweeps", *TRIAL_TABLES):
+        for table in SCHEMAS:
             for info in self._list(self._folder(table, sweep)):
                 if match := _TEMPORARY.fullmatch(info.base_name):
                     pid, mtime_ns = int(match["pid"]), info.mtime_ns or 0

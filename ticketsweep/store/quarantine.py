@@ -42,8 +42,9 @@ def quarantine(storage: Storage, found: Verification, *, label: str) -> list[str
 def _is_as_it_was(storage: Storage, loss: Loss) -> bool:
     if loss.trial_id is None or not (valid_name(loss.trial_id) and valid_name(loss.sweep)):
         return True
-    now = storage.trial_files(loss.sweep, loss.trial_id)
-    return set(now.values()) == set(loss.files)
+    if loss.is_of_trial:
+        return set(storage.trial_files(loss.sweep, loss.trial_id).values()) == set(loss.files)
+    return loss.files == (storage.file("comparisons", loss.sweep, loss.trial_id),)
 
 
 def _rescued(storage: Storage, part: DamagedPart) -> bool:

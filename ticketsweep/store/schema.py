@@ -1,4 +1,4 @@
-"""What the five tables hold, and how one trial's rows become Arrow tables.
+"""What the six tables hold, and how one trial's rows become Arrow tables.
 
 Accuracies, densities and sparsities are fractions in [0, 1]; times are UTC; a mask's `bits` are its
 gates in C order, least significant bit first, zero-padded to whole bytes.
@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 SCHEMA_VERSION = 1
 """Written into every file. A reader takes its own version and those before it."""
 
-Table: TypeAlias = Literal["sweeps", "trials", "replicates", "masks", "curves"]
+Table: TypeAlias = Literal["sweeps", "trials", "replicates", "masks", "curves", "comparisons"]
 
 _FIGURES = pa.map_(pa.string(), pa.float64())
 _TIME = pa.timestamp("us", tz="UTC")
@@ -118,15 +118,28 @@ CURVES: pa.Schema = _schema(
     expected_density=pa.float64(),
     metrics=_FIGURES,
 )
+COMPARISONS: pa.Schema = _schema(
+    sweep=pa.string(),
+    trial_id=pa.string(),
+    first=pa.int64(),
+    second=pa.int64(),
+    differs=pa.string(),  # seeds in which the two replicates differ, as "init+data"; "" for none
+    measures=_FIGURES,  # KIND.NAME -> a finite number
+    settings=pa.string(),  # JSON: KIND -> what was asked
+)
 SCHEMAS: Mapping[Table, pa.Schema] = {
     "sweeps": SWEEPS,
     "trials": TRIALS,
     "replicates": REPLICATES,
     "masks": MASKS,
     "curves": CURVES,
+    "comparisons": COMPARISONS,
 }
 TRIAL_TABLES: tuple[Table, ...] = ("masks", "replicates", "curves", "trials")
-"""The tables of a trial in the order of writing: the last one commits the others."""
+"""The tables of a trial in the order of writing: the last one commits the others.
+
+Its `comparisons` come later, if at all, and are no part of what is committed.
+"""
 
 STATUSES = ("complete", "stopped", "failed")
 
@@ -136,6 +149,7 @@ _KEYS: Mapping[Table, tuple[str, ...]] = {
     "replicates": ("replicate",),
     "masks": ("replicate", "step", "layer"),
     "curves": ("replicate", "step"),
+    "comparisons": ("first", "second"),
 }
 
 
@@ -291,7 +305,7 @@ def check_rows(table: Table, rows: Sequence[Mapping[str, object]]) -> None:
         _check_keys(table, key, rows)
 
 
-def _check(table: Table, row: Mapping[str, object]) -> None:
+def _check(table: Table, row: Mapping[str, Any]) -> None:
     if unknown := sorted(row.keys() - set(SCHEMAS[table].names)):
         raise ValueError(f"{table} has no column {', '.join(unknown)}")
     for name, value in row.items():
@@ -302,6 +316,20 @@ def _check(table: Table, row: Mapping[str, object]) -> None:
                 raise ValueError(f"{table}.{name} must be a share in [0, 1], got {value!r}")
     if table == "trials" and row.get("status") not in STATUSES:
         raise ValueError(f"trials.status must be one of {STATUSES}, got {row.get('status')!r}")
+    if table == "comparisons":
+        _check_comparison(row)
+
+
+def _check_comparison(row: Mapping[str, Any]) -> None:
+    for name, value in (row.get("measures") or {}).items():
+        if not math.isfinite(value):
+            raise ValueError(f"comparisons: {name} must be a finite number, got {value!r}")
+    try:
+        settings = json.loads(row["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("comparisons.settings must be a JSON object") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"comparisons.settings must be a JSON object, got {row['settings']!r}")
 
 
 def _check_keys(table: Table, key: tuple[str, ...], rows: Sequence[Mapping[str, object]]) -> None:

@@ -25,6 +25,7 @@ from ticketsweep.store.threads import in_order
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one file in memory
 _ATTEMPTS = 5  # at a trial that is being written anew under the check's eyes
 _TRIAL_ROW: Table = "trials"
+_BESIDE: Table = "comparisons"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Loss:
     trial_id: str | None
     damage: tuple[Damage, ...]
     files: tuple[StoredFile, ...]
+
+    @property
+    def is_of_trial(self) -> bool:
+        """Whether the trial itself is lost, and not its comparisons alone."""
+        return self.trial_id is not None and any(file.table != _BESIDE for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def verify(storage: Storage, sweep: str | None = None, *, report: Report) -> Ver
     Raises StorageError if the storage cannot be listed, or has no such sweep.
     """
     # Markers are listed first: what is committed after that has its files listed in vain.
-    tables: list[Table] = ["sweeps", *reversed(TRIAL_TABLES)]
+    tables: list[Table] = ["sweeps", *reversed(TRIAL_TABLES), _BESIDE]
     listed = [file for table in tables for file in storage.files(table, sweep)]
     if sweep is not None and not listed:
         known = sorted({file.sweep for table in tables[:2] for file in storage.files(table)})
@@ -124,10 +130,13 @@ def verify(storage: Storage, sweep: str | None = None, *, report: Report) -> Ver
     merged = _Parts(storage, sorted(filter(valid_name, names)))
     inside = {name: merged.trials(name) for name in names}
     units: dict[tuple[str, str | None], dict[Table, StoredFile]] = {}
-    hidden = []
+    hidden, beside = [], []
     for file in listed:
         trial_id = None if file.table == "sweeps" else file.name
         if file.compacted:
+            continue
+        if file.table == _BESIDE:
+            beside.append(file)
             continue
         if trial_id in inside[file.sweep]:
             hidden.append(file.shown)  # a compaction was killed before it had deleted it
@@ -146,6 +155,9 @@ def verify(storage: Storage, sweep: str | None = None, *, report: Report) -> Ver
         found.add(one)
         done += 1
         report(done, total)
+    for file in beside:
+        seen = (file.sweep, file.name) in committed or file.name in inside[file.sweep]
+        found.add(_check_beside(storage, file) if seen else _Found(leftovers=[file.shown]))
     damaged, in_parts = [], 0
     for contents, bad in merged.checked():
         found.add(_Found(contents.files, contents.bytes, contents.unsealed))
@@ -236,6 +248,19 @@ class _Parts:
                 for file in self._storage.parts(table, sweep):
                     if file.name not in names:
                         yield file.shown
+
+
+def _check_beside(storage: Storage, file: StoredFile) -> _Found:
+    """Of a file that no commit stands for, so that it alone is lost where it is damaged."""
+    found = _Found()
+    try:
+        _read(storage, file, found)
+    except FileNotFoundError:
+        return _Found()  # removed since it was listed
+    except UnreadableFile as error:
+        damage = Damage(file.shown, _reason(file, error))
+        found.losses.append(Loss(file.sweep, file.name, (damage,), (file,)))
+    return found
 
 
 def _check_unit(
