@@ -34,9 +34,9 @@ FINGERPRINT_FORMAT = 1
 # The same for a gate family; 2 since noise is a function of seed, step and place.
 FAMILY_FORMATS = {"gaussian": 2, "hard_concrete": 2}
 
-# They decide where and how fast a trial runs, not what it finds, so a laptop and a cluster agree
-# on a trial's id.
-EXECUTION_FIELDS = frozenset({"data_root", "device", "pack", "checkpoint_seconds"})
+# They decide where and how fast a trial runs and what is kept of the way, not what it finds, so a
+# laptop and a cluster agree on a trial's id.
+EXECUTION_FIELDS = frozenset({"data_root", "device", "pack", "checkpoint_seconds", "snapshots"})
 
 ClipNorm = Annotated[
     float | None,
@@ -129,6 +129,9 @@ class TrialConfig(Section):
         ge=0,
         le=1e6,
         description="time between a trial's checkpoints; null: as often as costs 3 % of its time",
+    )
+    snapshots: bool = Field(
+        False, description="keep the masks of the logged steps too, to see where they settle"
     )
     width: Annotated[
         float,

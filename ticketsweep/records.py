@@ -12,6 +12,7 @@ from ticketsweep.analysis.stability import Stability, trial_stability
 from ticketsweep.seeds import Replicate
 from ticketsweep.store.schema import REPLICATES, MaskRow
 from ticketsweep.train.learning import CurvePoint
+from ticketsweep.train.snapshots import layers_of
 from ticketsweep.train.tickets import Tickets
 
 
@@ -105,13 +106,22 @@ def _replicate_figures(tickets: Tickets, at: int) -> Mapping[str, object]:
 
 
 def mask_rows(tickets: Tickets) -> list[MaskRow]:
-    """Rows of `masks`, but for replicates that have diverged."""
-    return [
+    """Rows of `masks`, those of the way to the tickets first; none of diverged replicates."""
+    alive, sizes = _alive(tickets), [mask.kept[0].size for mask in tickets.masks]
+    on_the_way = [
+        MaskRow(at, each.step, mask.name, index, tuple(mask.shape), bits[at].tobytes())
+        for each in tickets.snapshots
+        for index, (mask, bits) in enumerate(
+            zip(tickets.masks, layers_of(each.bits, sizes), strict=True)
+        )
+        for at in alive
+    ]
+    return on_the_way + [
         MaskRow.from_array(
             mask.kept[at], replicate=at, step=tickets.steps, layer=mask.name, layer_index=index
         )
         for index, mask in enumerate(tickets.masks)
-        for at in _alive(tickets)
+        for at in alive
     ]
 
 
@@ -124,7 +134,7 @@ def curve_rows(curve: Sequence[CurvePoint]) -> list[dict[str, object]]:
             "loss": float(point.loss[replicate]),
             "val_accuracy": float(point.val_accuracy[replicate]),
             "expected_density": float(point.expected_density[replicate]),
-            "metrics": {},
+            "metrics": {"mask_change": float(point.mask_change[replicate])},
         }
         for point in curve
         for replicate in np.flatnonzero(~np.isnan(point.loss)).tolist()

@@ -171,6 +171,7 @@ def run_trial(
             device=device,
             checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds, device=device),
             pack=config.pack,
+            snapshots=config.snapshots,
         )
         while True:
             try:

@@ -103,6 +103,7 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tick
         log_points: int,
         checkpoints: Checkpoints | None = None,
         pack: int | None = None,
+        snapshots: bool = False,
     ) -> tuple[list[CurvePoint | Passage | Packs], Tickets]:
         found = find_tickets(
             plan,
@@ -112,6 +113,7 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tick
             device=os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu"),
             checkpoints=checkpoints or Checkpoints(None),
             pack=pack,
+            snapshots=snapshots,
         )
         reports = []
         while True:

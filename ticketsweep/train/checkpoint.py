@@ -12,7 +12,7 @@ from typing import Protocol
 import safetensors.torch
 from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 """Part of every checkpoint. Raise it when the stages or their states change their meaning."""
 
 State = dict[str, Tensor]

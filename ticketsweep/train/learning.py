@@ -22,6 +22,7 @@ from ticketsweep.train.images import BatchOrder, Images, training_batches
 from ticketsweep.train.loop import Evaluator, Optimisation, Update, losses_and_gradient
 from ticketsweep.train.pack import Layers, Layout, PackedModel, Weights
 from ticketsweep.train.schedules import log_steps
+from ticketsweep.train.snapshots import MaskTrace
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Leaves
 
@@ -39,12 +40,18 @@ class CurvePoint:
     val_accuracy: of the mask as hardened now on the weights as they are now, on the validation
         split; a fraction.
     expected_density: expected share of open gates at this step's temperature.
+    mask_change: share of gates that would be hardened otherwise than at the last point, or, for the
+        first, than before the first step.
     """
 
     step: int
     loss: NDArray[np.float64]
     val_accuracy: NDArray[np.float64]
     expected_density: NDArray[np.float64]
+    mask_change: NDArray[np.float64]
+
+
+_FIGURES = ("loss", "val_accuracy", "expected_density", "mask_change")
 
 
 class Gating(Protocol):
@@ -149,6 +156,7 @@ class GateLearning:
     how, weight_how: how gates and weights are optimised.
     diverged: is added to.
     curve, seconds: points logged so far, and the time of the steps that led to them.
+    trace: the masks on the way, while and after it runs.
     """
 
     packed: PackedModel
@@ -162,6 +170,7 @@ class GateLearning:
     diverged: Diverged
     curve: list[CurvePoint] = field(default_factory=list)
     seconds: float = 0.0
+    trace: MaskTrace = field(init=False)
     _done: int = 0
 
     def __post_init__(self) -> None:
@@ -192,15 +201,21 @@ class GateLearning:
         *,
         augmentation: Augmentation | None,
         log_points: int,
+        snapshots: bool,
         checkpoints: Checkpoints,
     ) -> Generator[CurvePoint, None, None]:
         """Train to the last step, from the checkpoint's if there is one.
+
+        Parameters
+        ----------
+        snapshots: whether the masks of the logged steps are kept in `trace`.
 
         Raises
         ------
         TrialFailure: every replicate has diverged.
         """
         self._new_round()
+        self.trace = MaskTrace(self.gating.layout, self.gates.harden(), keeps=snapshots)
         if (saved := checkpoints.state(STAGE)) is not None:
             self._restore(saved)
         yield from self.curve
@@ -278,19 +293,21 @@ class GateLearning:
             )
 
     def _point(self, loss: NDArray[np.float64], evaluator: Evaluator) -> CurvePoint:
-        score = evaluator.on_validation(self.hardened())
+        kept = self.gates.harden()
+        score = evaluator.on_validation(self._under(kept))
         density = self.gates.expected_density(self._done - 1).double().cpu().numpy()
         return CurvePoint(
             step=self._done,
             loss=self.diverged.masked(loss),
             val_accuracy=self.diverged.masked(score.accuracy),
             expected_density=self.diverged.masked(density),
+            mask_change=self.diverged.masked(self.trace.changed(kept, step=self._done)),
         )
 
     @torch.no_grad()
-    def hardened(self) -> Weights:
-        """The weights as they are now under the mask as it is hardened now."""
-        return self.weights.where(self.gating.keep(self.gates.harden()))
+    def _under(self, kept: Tensor) -> Weights:
+        """The weights as they are now under a mask of the gates."""
+        return self.weights.where(self.gating.keep(kept))
 
     @torch.no_grad()
     def trained(self) -> Weights:
@@ -305,6 +322,7 @@ class GateLearning:
             "total": self._total.clone(),
             "diverged": torch.from_numpy(self.diverged.at.copy()),
             **under("curve", curve_state(self.curve)),
+            **under("trace", self.trace.state()),
             **under("gates", self.gates.state()),
             **under("leaves", self._leaves.state()),
             **under("weight-update", self._weight_update.state()),
@@ -317,6 +335,7 @@ class GateLearning:
         self._total.copy_(saved["total"])
         self.diverged.at[:] = saved["diverged"].numpy()
         self.curve = curve_of(part("curve", saved))
+        self.trace.restore(part("trace", saved))
         self.gates.restore(part("gates", saved))
         self._leaves.restore(part("leaves", saved))
         self._weight_update.restore(part("weight-update", saved))
@@ -327,7 +346,7 @@ class GateLearning:
 def curve_state(curve: Sequence[CurvePoint]) -> State:
     """The points of a curve as tensors."""
     state = {"step": torch.tensor([point.step for point in curve], dtype=torch.int64)}
-    for name in ("loss", "val_accuracy", "expected_density"):
+    for name in _FIGURES:
         rows = [torch.from_numpy(getattr(point, name)) for point in curve]
         state[name] = torch.stack(rows) if rows else torch.empty(0, dtype=torch.float64)
     return state
@@ -335,6 +354,6 @@ def curve_state(curve: Sequence[CurvePoint]) -> State:
 
 def curve_of(state: State) -> list[CurvePoint]:
     """What `curve_state` made tensors of."""
-    arrays = [state[name].numpy() for name in ("loss", "val_accuracy", "expected_density")]
+    arrays = [state[name].numpy() for name in _FIGURES]
     steps = state["step"].tolist()
     return [CurvePoint(step, *point) for step, *point in zip(steps, *arrays, strict=True)]

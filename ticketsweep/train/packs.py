@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,7 @@ def find_tickets(
     device: str,
     checkpoints: Checkpoints,
     pack: int | None = None,
+    snapshots: bool = False,
 ) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
     """Learn the gates of all replicates, and return their hardened tickets.
 
@@ -69,6 +71,8 @@ def find_tickets(
         for a family that learns nothing. Other training tells as often how far it has come.
     device: as torch names it.
     pack: replicates in a pack; None for as many as fit.
+    snapshots: whether the masks of the logged steps are kept too, a bit a gate and step. They are
+        missing for steps before a checkpoint of a trial that went without.
 
     Yields
     ------
@@ -84,7 +88,12 @@ def find_tickets(
     try:
         return (
             yield from _pack_by_pack(
-                plan, dataset, replicates, log_points, torch.device(device), checkpoints, pack
+                functools.partial(Stages, plan, dataset, snapshots=snapshots),
+                replicates,
+                log_points,
+                torch.device(device),
+                checkpoints,
+                pack,
             )
         )
     finally:
@@ -95,8 +104,7 @@ def find_tickets(
 
 
 def _pack_by_pack(
-    plan: Plan,
-    dataset: Dataset,
+    stages_of: Callable[..., Stages],
     replicates: Sequence[Replicate],
     log_points: int,
     device: torch.device,
@@ -105,7 +113,7 @@ def _pack_by_pack(
 ) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
     whole = None
     if pack is None and len(replicates) > 1:
-        whole = Stages(plan, dataset, replicates, log_points, device, checkpoints, others=False)
+        whole = stages_of(replicates, log_points, device, checkpoints, others=False)
         demand = whole.demand(saved=checkpoints.are_kept)
         sizes = fitting(len(replicates), demand, available=available_memory(device))
     else:
@@ -128,7 +136,7 @@ def _pack_by_pack(
         rows = replicates[first : first + sizes[done]]
         stages: Stages | None = None
         try:
-            stages = whole or Stages(plan, dataset, rows, log_points, device, own, others=several)
+            stages = whole or stages_of(rows, log_points, device, own, others=several)
             found.append((yield from stages.run()))
             continue
         except (RuntimeError, MemoryError) as error:

@@ -31,6 +31,7 @@ from ticketsweep.train.learning import (
 from ticketsweep.train.loop import Evaluator, Optimisation
 from ticketsweep.train.pack import Layout, PackedModel, Weights, set_precision
 from ticketsweep.train.plan import Plan, network_of, split_rows
+from ticketsweep.train.snapshots import Snapshot, snapshots_of, snapshots_state
 from ticketsweep.train.tickets import LayerMask, Tickets
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Passage, initial_weights, rewound_weights, train_weights
@@ -41,7 +42,7 @@ class Stages:
 
     Parameters
     ----------
-    log_points, device: see `packs.find_tickets`.
+    log_points, device, snapshots: see `packs.find_tickets`.
     others: whether the trial has other packs, so that it is no failure if all of this one diverge.
     """
 
@@ -55,12 +56,14 @@ class Stages:
         checkpoints: Checkpoints,
         *,
         others: bool,
+        snapshots: bool = False,
     ) -> None:
         set_precision(plan.precision)
         rows, held_out = split_rows(plan, dataset)
         self._network = network = network_of(plan, dataset)
         self._plan, self._replicates = plan, replicates
         self._log_points, self._device, self._checkpoints = log_points, device, checkpoints
+        self._snapshots = snapshots
         self._packed = PackedModel(
             network.model.to(device), network.gated, network.rest, precision=plan.precision
         )
@@ -124,6 +127,7 @@ class Stages:
             steps=int(learnt["steps"]),
             train_seconds=float(learnt["seconds"]),
             curve=tuple(curve_of(part("curve", learnt))),
+            snapshots=self._wanted(snapshots_of(part("snapshots", learnt))),
         )
 
     def demand(self, *, saved: bool) -> Demand:
@@ -194,7 +198,7 @@ class Stages:
             self._diverged.at[:] = done["diverged"].numpy()
             self._accuracies |= {k: v.numpy() for k, v in part("accuracies", done).items()}
             yield from curve_of(part("curve", done))
-            return {name: value.to(self._device) for name, value in done.items()}
+            return done | {"kept": done["kept"].to(self._device)}
         gated = weights.gated
         if self._multiplies:
             gated = torch.ones((len(replicates), gating.layout.size), device=self._device)
@@ -216,6 +220,7 @@ class Stages:
             self._evaluator,
             augmentation=augmentation_of(plan.augment, [r.data_seed for r in replicates]),
             log_points=self._log_points,
+            snapshots=self._snapshots,
             checkpoints=self._checkpoints,
         )
         kept = learning.gates.harden()
@@ -230,9 +235,15 @@ class Stages:
             "diverged": torch.from_numpy(self._diverged.at.copy()),
             **under("accuracies", scores),
             **under("curve", curve_state(learning.curve)),
+            **under("snapshots", snapshots_state(learning.trace.snapshots)),
         }
         self._checkpoints.finish(STAGE, result)
         return result
+
+    def _wanted(self, snapshots: Sequence[Snapshot]) -> tuple[Snapshot, ...]:
+        """Those before the last step, whose mask is the ticket's; none if none were asked for."""
+        last = self._plan.train.steps
+        return tuple(each for each in snapshots if self._snapshots and each.step < last)
 
     def _dense(self, weights: Weights) -> Iterator[Passage]:
         """Train the dense network of each init seed and data order, and score it."""

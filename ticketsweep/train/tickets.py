@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ticketsweep.errors import TrialFailure
 from ticketsweep.train.learning import CurvePoint
+from ticketsweep.train.snapshots import Snapshot
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Tickets:
     steps: of training that led to them; 0 for a family that learns nothing.
     train_seconds: wall time of the steps that learn the gates, without evaluation.
     curve: the logged steps.
+    snapshots: the masks at those before the last, where they were asked for.
     """
 
     masks: tuple[LayerMask, ...]
@@ -57,6 +59,7 @@ class Tickets:
     steps: int
     train_seconds: float
     curve: tuple[CurvePoint, ...]
+    snapshots: tuple[Snapshot, ...]
 
 
 def joined(parts: Sequence[Tickets]) -> Tickets:
@@ -100,7 +103,18 @@ def joined(parts: Sequence[Tickets]) -> Tickets:
                 np.concatenate([point.loss for point in points]),
                 np.concatenate([point.val_accuracy for point in points]),
                 np.concatenate([point.expected_density for point in points]),
+                np.concatenate([point.mask_change for point in points]),
             )
             for points in zip(*(part.curve for part in parts), strict=True)
         ),
+        snapshots=_joined_snapshots([part.snapshots for part in parts]),
+    )
+
+
+def _joined_snapshots(packs: Sequence[Sequence[Snapshot]]) -> tuple[Snapshot, ...]:
+    """Those of the steps of which every pack has one: some began before they were asked for."""
+    bits = [{each.step: each.bits for each in pack} for pack in packs]
+    steps = set[int].intersection(*(set(pack) for pack in bits))
+    return tuple(
+        Snapshot(step, np.concatenate([pack[step] for pack in bits])) for step in sorted(steps)
     )
