@@ -3,9 +3,17 @@
 `pairs` counts what masks share, `overlap` measures pairs of them, `intervals` puts intervals over
 seeds on means over pairs. `units` looks at whole inputs and units, `consensus` at all masks at
 once, `attribution` at what each seed decides; `stability` joins them for the replicates of a trial
-or of a whole sweep.
+or of a whole sweep. `matching` puts the hidden units of two networks in the same order, `alignment`
+measures what two tickets share after that.
 """
 
+from ticketsweep.analysis.alignment import (
+    Agreement,
+    AlignedOverlap,
+    LayerAlignment,
+    Ticket,
+    aligned_overlap,
+)
 from ticketsweep.analysis.attribution import Attribution, Estimate, FactorShare
 from ticketsweep.analysis.consensus import (
     Consensus,
@@ -18,6 +26,7 @@ from ticketsweep.analysis.consensus import (
 )
 from ticketsweep.analysis.intervals import Interval, jackknife_interval, overlap_interval
 from ticketsweep.analysis.layers import ALL_LAYERS, KeptCounts, LayerBits, Seeds, count_kept
+from ticketsweep.analysis.matching import Matching, match_units, permuted
 from ticketsweep.analysis.overlap import (
     chance_corrected_overlap,
     expected_intersection,
@@ -50,6 +59,8 @@ __all__ = [
     "ALL_LAYERS",
     "OTHER_INIT",
     "SAME_INIT",
+    "Agreement",
+    "AlignedOverlap",
     "Attribution",
     "Consensus",
     "Estimate",
@@ -57,14 +68,18 @@ __all__ = [
     "GroupAgreement",
     "Interval",
     "KeptCounts",
+    "LayerAlignment",
     "LayerBits",
     "LayerConsensus",
+    "Matching",
     "Nogueira",
     "Permutation",
     "Quotient",
     "Seeds",
     "Stability",
     "StabilityRow",
+    "Ticket",
+    "aligned_overlap",
     "chance_corrected_overlap",
     "consensus",
     "count_kept",
@@ -78,6 +93,7 @@ __all__ = [
     "jackknife_interval",
     "keep_frequency",
     "kept_by_chance",
+    "match_units",
     "nogueira",
     "overlap_coefficient",
     "overlap_given_counts",
@@ -85,6 +101,7 @@ __all__ = [
     "pack",
     "pair_counter",
     "permutation_test",
+    "permuted",
     "sweep_stability",
     "trial_stability",
     "z_score",
