@@ -24,6 +24,7 @@ LEVELS = (
     ("train", "store", "analysis"),
     ("records",),
     ("trial", "results"),
+    ("revisit",),
     ("exchange", "sweep", "display"),
     ("cli", "__main__"),
 )
@@ -35,7 +36,7 @@ KEPT_TO = {
     "ray": {"sweep"},
     "optuna": {"sweep"},
     "wandb": {"sweep"},
-    "torch": {"train", "trial", "exchange", "sweep", "cli"},
+    "torch": {"train", "trial", "revisit", "exchange", "sweep", "cli"},
     "torchvision": {"train"},
     "pydantic": {"config", "families", "sections", "space"},
     "ruamel": {"settings"},

@@ -53,7 +53,7 @@ class QueryError(UserError):
 
 
 class ExchangeError(UserError):
-    """A ticket cannot be exported, or a file not imported, as asked."""
+    """A stored ticket cannot be made again or exported, or a file not imported, as asked."""
 
 
 class SweepError(UserError):

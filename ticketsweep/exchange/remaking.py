@@ -1,49 +1,46 @@
 """A stored ticket made again: its weights from seeds and rewinding step, its masks from the store.
 
-The code that trained the trial makes the weights, so that on the machine that did they are the same
-bit for bit. What was made is loaded into a fresh model and scored on the test split before it is
-handed out: the database's figure and this one stand in `about` side by side.
+The weights are made as the trial made them (`revisit.bench`). What was made is loaded into a fresh
+model and scored on the test split before it is handed out: the database's figure and this one stand
+in `about` side by side.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep import __version__
-from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig, parse_config
+from ticketsweep.config import TrialConfig
 from ticketsweep.errors import ExchangeError
 from ticketsweep.exchange.choice import Choice, choose
 from ticketsweep.exchange.forms import Masks, Ticket
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
+from ticketsweep.revisit.bench import (
+    Bench,
+    Gates,
+    config_now,
+    device_now,
+    flat_gates,
+    kept_by,
+    plan_now,
+    threads_of,
+)
 from ticketsweep.seeds import replicate_plan
-from ticketsweep.settings import apply_settings
-from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
-from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
-from ticketsweep.train.images import Images, as_tensor, evaluation_batches, open_images
-from ticketsweep.train.loop import Evaluator
-from ticketsweep.train.pack import PackedModel, Weights, set_precision
-from ticketsweep.train.plan import Network, Plan, network_of, split_rows
-from ticketsweep.train.units import Units
-from ticketsweep.train.weights import rewound_weights
-from ticketsweep.trial import identify, load_data, plan_of
+from ticketsweep.train.images import Images, evaluation_batches
+from ticketsweep.train.pack import Weights
+from ticketsweep.train.plan import Network, Plan, network_of
+from ticketsweep.trial import load_data
 
-_REPORTS = 12  # of pre-training
 _TESTED = 500  # images at once
 _SEEDS = ("init_seed", "data_seed", "gate_seed")
 _FIGURES = ("val_accuracy", "strong_accuracy", "density", "sparsity")
-
-Gates = Mapping[str, NDArray[np.bool_]]
 
 
 def ticket(
@@ -88,7 +85,8 @@ def stored_masks(database: Database, choice: Choice, *, settings: Sequence[str] 
     if choice.trial["granularity"] != "neuron":
         return Masks(gates, tuple(gates), about)
     config = _config(choice.trial, settings)
-    network = network_of(*_plan(config, load_data(config), choice))
+    dataset = load_data(config)
+    network = network_of(plan_now(config, dataset, choice.trial), dataset)
     return _masks(network, _kept(network, gates, choice), about)
 
 
@@ -109,9 +107,9 @@ def remade(
     """
     config = _config(choice.trial, settings)
     dataset = load_data(config)
-    plan, _ = _plan(config, dataset, choice)
-    device = _device(config, choice)
-    bench = _Bench.of(plan, dataset, device)
+    plan = plan_now(config, dataset, choice.trial)
+    device = device_now(config, choice.trial)
+    bench = Bench.of(plan, dataset, device)
     gates = database.ticket(choice.trial_id, choice.index)
     kept = _kept(bench.network, gates, choice)
     counts = config.replicates
@@ -120,24 +118,8 @@ def remade(
     inits = [own]
     if plan.rewind_step:  # what shares a pack changes rounding: the pack as it was
         inits = list(dict.fromkeys(each.init_seed for each in replicates))
-    with _threads(figure_of(choice.trial, "threads")):
-        training = rewound_weights(
-            bench.packed,
-            plan,
-            bench.train,
-            bench.rows,
-            seeds=inits,
-            stage="pretrain",
-            checkpoints=_pretrained(database, choice, device),
-            reports=_REPORTS,
-        )
-        while True:
-            try:
-                passage = next(training)
-            except StopIteration as end:
-                every: Weights = end.value
-                break
-            yield StageProgress(passage.stage, passage.step, passage.steps)
+    with threads_of(choice.trial):
+        every = yield from bench.rewound(database.storage, choice.trial_id, seeds=inits)
         weights = every.rows([inits.index(own)])
         kept = Weights(kept.gated.to(device), kept.rest.to(device))
         statistics = bench.evaluator.statistics(weights.where(kept))
@@ -153,38 +135,6 @@ def remade(
     return _tested(made, plan, bench.test, choice)
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """A plan's network and data on one device, as a trial has them."""
-
-    network: Network
-    packed: PackedModel
-    train: Images
-    test: Images
-    rows: Tensor
-    evaluator: Evaluator
-
-    @classmethod
-    def of(cls, plan: Plan, dataset: Dataset, device: torch.device) -> _Bench:
-        set_precision(plan.precision)
-        rows, held_out = split_rows(plan, dataset)
-        network = network_of(plan, dataset)
-        packed = PackedModel(
-            network.model.to(device), network.gated, network.rest, precision=plan.precision
-        )
-        train, test = open_images(dataset, rows, device)
-        trained_on = as_tensor(rows, device)
-        evaluator = Evaluator(
-            packed,
-            train,
-            test,
-            train_rows=trained_on,
-            validation_rows=as_tensor(held_out, device),
-            input_shape=dataset.input_shape,
-        )
-        return cls(network, packed, train, test, trained_on, evaluator)
-
-
 def _config(row: Row, settings: Sequence[str]) -> TrialConfig:
     """The trial's configuration, told where things are now."""
     if is_imported(row):
@@ -192,73 +142,12 @@ def _config(row: Row, settings: Sequence[str]) -> TrialConfig:
             f"trial {row['trial_id']} was imported, and its weights are not in the database "
             "(--format masks, coo or csr takes the masks alone)"
         )
-    raw = config_of(row)
-    return parse_config(apply_settings(raw, settings), source=f"trial {row['trial_id']}")
-
-
-def _plan(config: TrialConfig, dataset: Dataset, choice: Choice) -> tuple[Plan, Dataset]:
-    """What the trial did. Raises ExchangeError if it would not be the same trial today.
-
-    A family's fingerprints get a new version where its gates are trained otherwise. The weights and
-    the masks, which are stored, do not depend on that.
-    """
-    now = identify(config, dataset)
-    newest = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
-    earlier = (identify(config, dataset, version=each) for each in range(1, newest))
-    if now != choice.trial_id and choice.trial_id not in earlier:
-        raise ExchangeError(
-            f"trial {choice.trial_id} would be {now} today: its data, the source of its model or "
-            f"a setting has changed since (it ran under ticketsweep {choice.trial['version']}, "
-            f"this is {__version__}; --set may only say where the same data lie)"
-        )
-    return plan_of(config, dataset), dataset
-
-
-def _device(config: TrialConfig, choice: Choice) -> torch.device:
-    """The kind of device that the trial ran on, if it is there and nothing else is asked for."""
-    wants_cuda = config.device == "cuda" or (
-        config.device == "auto" and choice.trial["device"] != "cpu"
-    )
-    return torch.device("cuda" if wants_cuda and torch.cuda.is_available() else "cpu")
-
-
-def _pretrained(database: Database, choice: Choice, device: torch.device) -> Checkpoints:
-    """The pre-trained weights of a checkpoint that the trial has left, if it has; never written."""
-    slot = CheckpointFile(database.storage, choice.trial_id)
-    left = Checkpoints(slot, device=device.type).result("pretrain")
-    found = Checkpoints(None)
-    if left is not None:
-        found.finish("pretrain", left)
-    return found
-
-
-@contextlib.contextmanager
-def _threads(count: float | None) -> Iterator[None]:
-    """As many threads of torch's as the trial had, since their number may change rounding."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else max(1, int(count)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return config_now(row, settings)
 
 
 def _kept(network: Network, gates: Gates, choice: Choice) -> Weights:
     """What the stored gates leave of every parameter: bool (1, G) and (1, O)."""
-    units = Units(network.sites, network.gated, network.rest) if network.sites else None
-    layout = units.layout if units else network.gated
-    wanted = dict(zip(layout.names, layout.shapes, strict=True))
-    stored = {name: tuple(mask.shape) for name, mask in gates.items()}
-    if stored != wanted:
-        odd = sorted(dict(stored.items() ^ wanted.items()))
-        raise ExchangeError(
-            f"the masks of trial {choice.trial_id} do not fit model {choice.trial['model']}: "
-            f"they differ in {', '.join(odd[:5])}"
-        )
-    flat = layout.flatten([{name: torch.from_numpy(mask) for name, mask in gates.items()}])
-    if units:
-        return Weights(*units.keep(flat))
-    return Weights(flat, torch.ones((1, network.rest.size), dtype=torch.bool))
+    return kept_by(network, flat_gates(network, gates, choice.trial))
 
 
 def _masks(network: Network, kept: Weights, about: Mapping[str, object]) -> Masks:
