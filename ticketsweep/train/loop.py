@@ -22,6 +22,8 @@ from ticketsweep.train.schedules import learning_rates
 EVALUATION_IMAGES = 4096
 EVALUATION_VALUES = 4096 * 28 * 28
 ESTIMATE_IMAGES, ESTIMATE_BATCH = 2048, 256  # for batch norm's statistics
+NETWORKS, NETWORK_BYTES = 32, 1 << 27  # that are scored together, and what they may take
+TRAINING_IMAGES = 10_000  # on which the training error of many networks is measured
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,16 @@ class Evaluator:
         self._validation_rows = validation_rows
         self._test_rows = torch.arange(len(test.labels), device=validation_rows.device)
         self._estimate_rows = _mixed(train_rows)
+        self._training_rows = _spread(train_rows, TRAINING_IMAGES)
+
+    @property
+    def networks_at_once(self) -> int:
+        """Rows of `Weights` to be scored in one call, where there are many networks."""
+        most = NETWORKS
+        if self._packed.has_batch_norm:
+            most = min(most, EVALUATION_IMAGES // ESTIMATE_BATCH)
+        numbers = self._packed.gated.size + self._packed.rest.size
+        return max(1, min(most, NETWORK_BYTES // (4 * max(1, numbers))))
 
     @torch.no_grad()
     def on_validation(self, weights: Weights) -> Score:
@@ -176,6 +188,34 @@ class Evaluator:
         return validation, test
 
     @torch.no_grad()
+    def errors(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Shares of images that are taken for another class, (R,): training split and test split.
+
+        Of the training split's rows that are trained on, the same `TRAINING_IMAGES` at most are
+        looked at each time. NaN where the outputs are not finite.
+        """
+        layers, statistics = self._prepared(weights)
+        splits = ((self._train, self._training_rows), (self._test, self._test_rows))
+        train, test = (_errors(self._score(layers, statistics, *split)) for split in splits)
+        return train, test
+
+    @torch.no_grad()
+    def predictions(self, weights: Weights) -> NDArray[np.int64]:
+        """The class that each network takes each image of the test split for, int64 (R, N).
+
+        -1 where an output is not finite.
+        """
+        layers, statistics = self._prepared(weights)
+        size = max(1, self.images_at_once // len(layers[0]))
+        classes = []
+        for images, _ in evaluation_batches(self._test, self._test_rows, size):
+            logits = self._packed.evaluate(layers, statistics, images)
+            sound = torch.isfinite(logits).all(dim=2)
+            classes.append(torch.where(sound, logits.argmax(dim=2), -1).cpu())
+        found: NDArray[np.int64] = torch.cat(classes, dim=1).numpy()
+        return found
+
+    @torch.no_grad()
     def statistics(self, weights: Weights) -> Layers:
         """Batch norm's statistics as these networks are scored with them; see `estimate`."""
         return self._prepared(weights)[1]
@@ -191,6 +231,16 @@ class Evaluator:
             return layers, ()
         batches = evaluation_batches(self._train, self._estimate_rows, ESTIMATE_BATCH)
         return layers, self._packed.estimate(layers, (images for images, _ in batches))
+
+
+def _errors(score: Score) -> NDArray[np.float64]:
+    return np.where(np.isfinite(score.loss), 1 - score.accuracy, np.nan)
+
+
+def _spread(rows: Tensor, most: int) -> Tensor:
+    """At most so many of the rows, at even distances."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64)
+    return rows[torch.from_numpy(places).to(rows.device)]
 
 
 def _mixed(rows: Tensor) -> Tensor:
