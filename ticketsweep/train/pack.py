@@ -8,6 +8,7 @@ What is not gated (biases, norms, class tokens) lies in a second tensor (R, O).
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -147,6 +148,8 @@ class PackedModel:
         self._own_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, 0))
         self._same_images: Callable[..., Tensor] = vmap(self._logits, in_dims=(0, 0, None))
         self._has_run_at_once = False
+        if not on_cpu:
+            _wake_autograd(next(model.parameters()).device)
         self._mode = ""
         self._set_mode("train")
 
@@ -269,6 +272,16 @@ def _filled(slots: Sequence[Slots], tensors: Layers) -> Iterator[None]:
     finally:
         for held, key, before in own:
             held[key] = before
+
+
+@functools.cache
+def _wake_autograd(device: torch.device) -> None:
+    """Let autograd's own thread meet the device, once a process.
+
+    It warns of a missing context where cuBLAS is the first that it calls there, as it is where the
+    gradient of the loss is not left to autograd.
+    """
+    torch.ones((), device=device, requires_grad=True).exp().backward()
 
 
 def set_precision(precision: str) -> None:

@@ -5,8 +5,9 @@ Noise is made in registers from the counters that `noise` describes, and never s
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import triton
@@ -98,38 +99,40 @@ def _concrete(log_alpha, weights, s, gated, seeds, step, cold, low, high, size):
 
 
 @triton.jit
-def _places(count, size, start, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Of a layer's gates in its gradient and in the flat row, and which of them there are."""
+def _places(gradients, blocks, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Where a block's gates lie in their layer's gradient and in the flat rows, and which exist."""
     row = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    return row, row * count + at, row * size + start + at, at < count
+    block = blocks + 4 * tl.program_id(0)
+    layer, count, start = tl.load(block), tl.load(block + 1), tl.load(block + 2)
+    gradient = tl.load(gradients + layer).to(tl.pointer_type(tl.float32))
+    at = tl.load(block + 3) + tl.arange(0, BLOCK)
+    return row, gradient + row * count + at, row * size + start + at, at < count
 
 
 @triton.jit
-def _through(gradient, weights, gated, own, place, mask):  # type: ignore[no-untyped-def]
+def _through(own, weights, gated, place, mask):  # type: ignore[no-untyped-def]
     """The gradient by relaxed gates that are not clipped, 0 for those that are."""
     w, g = tl.load(weights + place, mask), tl.load(gated + place, mask)
-    through = tl.load(gradient + own, mask).to(tl.float32) * w
-    return tl.where((g == 0) | (g == w), 0.0, through)
+    return tl.where((g == 0) | (g == w), 0.0, tl.load(own, mask) * w)
 
 
 @triton.jit
 def _gaussian_gradient(  # type: ignore[no-untyped-def]
-    gradient, mu, weights, gated, c, scale, count, size, start, BLOCK: tl.constexpr
+    gradients, blocks, mu, weights, gated, c, scale, size, BLOCK: tl.constexpr
 ):
-    row, own, place, mask = _places(count, size, start, BLOCK)
-    through = _through(gradient, weights, gated, own, place, mask)
+    row, own, place, mask = _places(gradients, blocks, size, BLOCK)
+    through = _through(own, weights, gated, place, mask)
     value = tl.load(mu + place, mask)
     tl.store(gated + place, through + tl.load(scale + row) * tl.exp(c * value * value), mask)
 
 
 @triton.jit
 def _concrete_gradient(  # type: ignore[no-untyped-def]
-    gradient, log_alpha, weights, s, gated, slope, shift, least, scale, count, size, start,
+    gradients, blocks, log_alpha, weights, s, gated, slope, shift, least, scale, size,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, own, place, mask = _places(count, size, start, BLOCK)
-    through = _through(gradient, weights, gated, own, place, mask)
+    row, own, place, mask = _places(gradients, blocks, size, BLOCK)
+    through = _through(own, weights, gated, place, mask)
     value = tl.load(s + place, mask)
     x = tl.load(log_alpha + place, mask) - shift
     p = _sigmoid(tl.where(x < least, least, x))
@@ -149,11 +152,11 @@ def _sigmoids(scores, weights, z, gated, cold, least, count, BLOCK: tl.constexpr
 
 @triton.jit
 def _sigmoid_gradient(  # type: ignore[no-untyped-def]
-    gradient, weights, z, out, cold, scale, count, size, start, BLOCK: tl.constexpr
+    gradients, blocks, weights, z, out, cold, scale, size, BLOCK: tl.constexpr
 ):
-    row, own, place, mask = _places(count, size, start, BLOCK)
+    row, own, place, mask = _places(gradients, blocks, size, BLOCK)
     value = tl.load(z + place, mask)
-    by_z = tl.load(gradient + own, mask).to(tl.float32) * tl.load(weights + place, mask)
+    by_z = tl.load(own, mask) * tl.load(weights + place, mask)
     slope = value * (1 - value) * cold
     tl.store(out + place, (by_z + tl.load(scale + row)) * slope, mask)
 
@@ -163,9 +166,14 @@ class FusedKernels:
 
     def __init__(self, layout: Layout, seeds: Sequence[int], device: torch.device) -> None:
         self._size = layout.size
-        self._starts = [sum(layout.sizes[:at]) for at in range(len(layout.sizes))]
+        blocks, start = [], 0
+        for layer, count in enumerate(layout.sizes):
+            blocks += [(layer, count, start, first) for first in range(0, count, _BLOCK)]
+            start += count
+        self._blocks = torch.tensor(blocks, dtype=torch.int64, device=device)
         self._seeds = torch.tensor(seeds, dtype=torch.int64, device=device)
         self._grid = (triton.cdiv(layout.size, noise.CHUNK), len(seeds))
+        self._backward = (len(blocks), len(seeds))
 
     def gaussian(
         self, mu: Tensor, weights: Tensor, gated: Tensor, *, step: int, sigma: float
@@ -186,8 +194,10 @@ class FusedKernels:
     ) -> None:
         """See `Kernels`."""
         c = -0.5 / sigma**2
-        for rows, grid, place in self._layers(gradients):
-            _gaussian_gradient[grid](rows, mu.detach(), weights, gated, c, scale, *place)
+        with self._addresses(gradients) as where:
+            _gaussian_gradient[self._backward](
+                *where, mu.detach(), weights, gated, c, scale, self._size, _BLOCK
+            )
 
     def hard_concrete(
         self,
@@ -218,9 +228,11 @@ class FusedKernels:
         scale: Tensor,
     ) -> None:
         """See `Kernels`."""
-        numbers = (slope, shift, least, scale)
-        for rows, grid, place in self._layers(gradients):
-            _concrete_gradient[grid](rows, log_alpha.detach(), weights, s, gated, *numbers, *place)
+        numbers = (slope, shift, least, scale, self._size)
+        with self._addresses(gradients) as where:
+            _concrete_gradient[self._backward](
+                *where, log_alpha.detach(), weights, s, gated, *numbers, _BLOCK
+            )
 
     def sigmoid(
         self,
@@ -248,19 +260,18 @@ class FusedKernels:
         scale: Tensor,
     ) -> None:
         """See `Kernels`."""
-        for rows, grid, place in self._layers(gradients):
-            _sigmoid_gradient[grid](rows, weights, z, out, 1 / temperature, scale, *place)
-
-    def _layers(
-        self, gradients: Layers
-    ) -> list[tuple[Tensor, tuple[int, int], tuple[int, int, int, int]]]:
-        """Rows (R, n) of each layer's gradient, its grid, and where it lies in the flat rows."""
-        layers = [gradient.flatten(1).contiguous() for gradient in gradients]
-        return [
-            (
-                rows,
-                (triton.cdiv(rows.shape[1], _BLOCK), len(rows)),
-                (rows.shape[1], self._size, start, _BLOCK),
+        with self._addresses(gradients) as where:
+            _sigmoid_gradient[self._backward](
+                *where, weights, z, out, 1 / temperature, scale, self._size, _BLOCK
             )
-            for rows, start in zip(layers, self._starts, strict=True)
-        ]
+
+    @contextlib.contextmanager
+    def _addresses(self, gradients: Layers) -> Iterator[tuple[Tensor, Tensor]]:
+        """Where each layer's gradient lies, and the blocks: one launch takes all layers.
+
+        A launch costs as much time as two million gates do, and a transformer has fifty layers.
+        The rows must live up to the launch; after it, the stream's order protects their memory.
+        """
+        rows = [gradient.float().contiguous() for gradient in gradients]
+        at = torch.tensor([each.data_ptr() for each in rows], dtype=torch.int64)
+        yield at.to(self._blocks.device, non_blocking=True), self._blocks
