@@ -1,32 +1,98 @@
-"""Stored masks handed to the analysis: how stable the tickets of a sweep's trials are."""
+"""Trials of a sweep compared: how stable their tickets are, how accurate and how sparse."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
 from ticketsweep.analysis.stability import Stability, StabilityRow, sweep_stability
 from ticketsweep.errors import UserError, did_you_mean
-from ticketsweep.results.rows import (
-    Row,
-    config_of,
-    dotted_keys,
-    finite_number,
-    is_imported,
-    setting_of,
-)
+from ticketsweep.results.grouping import Group, groups_of, order_of
+from ticketsweep.results.masks import seeds_by_trial, seeds_of, ticket_layers
+from ticketsweep.results.rows import Row, is_imported
+from ticketsweep.results.settling import SweepSettling, settling_by
+from ticketsweep.results.spread import Spread, spread_of
 from ticketsweep.store.database import Database
 
-Group = tuple[object, ...]
+COMPARED = ("val_accuracy", "strong_accuracy", "sparsity")
+"""Figures of replicates that are compared beside their stability."""
+
 _PROBLEM = ("dataset", "model")  # averaged over several of these, figures say little
-_NOT_KEYS = frozenset({"config", "metrics", "search", "error"})  # they group nothing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Trials that share the values of the keys they were grouped by.
+
+    Parameters
+    ----------
+    trials: how many.
+    figures: each of `COMPARED` that is known -> its spread over the replicates of all of them.
+    stability: averaged over them; None where no trial has masks that can be compared.
+    """
+
+    trials: int
+    figures: Mapping[str, Spread]
+    stability: Stability | None
+
+
+@dataclass(frozen=True)
+class SweepComparison:
+    """The trials of a sweep by the values of `keys`, and where along training masks settle."""
+
+    keys: tuple[str, ...]
+    groups: Mapping[Group, Comparison]
+    settling: SweepSettling
+
+    @property
+    def stability(self) -> dict[Group, Stability]:
+        """Of the groups that have one."""
+        return {group: of.stability for group, of in self.groups.items() if of.stability}
+
+
+def compare_by(
+    database: Database,
+    trials: Sequence[Row],
+    *,
+    keys: Sequence[str],
+    layer: str | None,
+    warn: Callable[[str], None],
+) -> SweepComparison:
+    """Compare the trials that share the values of `keys` with the others.
+
+    Arguments as of `stability_by`, but that there may be no trial, and that a key with more than
+    eight distinct numbers is cut into quarters of the trials (`grouping.Bin`). What it raises is
+    the same.
+    """
+    if not trials:
+        return SweepComparison(tuple(keys), {}, SweepSettling((), 0))
+    groups = groups_of(trials, keys, binned=True)
+    stability = _stability(database, trials, groups, layer=layer, warn=warn)
+    replicates: dict[str, list[Row]] = {}
+    for row in database.replicates(sweep=str(trials[0]["sweep"])).to_pylist():
+        replicates.setdefault(row["trial_id"], []).append(row)
+    members: dict[Group, list[str]] = {}
+    for row, group in zip(trials, groups, strict=True):
+        members.setdefault(group, []).append(str(row["trial_id"]))
+    return SweepComparison(
+        tuple(keys),
+        {
+            group: Comparison(
+                len(members[group]),
+                _figures([row for one in members[group] for row in replicates.get(one, ())]),
+                stability.get(group),
+            )
+            for group in sorted(members, key=order_of)
+        },
+        settling_by(database, trials, groups=groups, layer=layer, warn=warn),
+    )
+
+
+def _figures(replicates: Sequence[Row]) -> dict[str, Spread]:
+    found = {name: spread_of(row.get(name) for row in replicates) for name in COMPARED}
+    return {name: spread for name, spread in found.items() if spread is not None}
 
 
 def stability_by(
@@ -52,14 +118,25 @@ def stability_by(
     ------
     UserError: a key or a layer that none of the trials has.
     """
-    groups = _groups(trials, keys)
+    groups = groups_of(trials, keys, binned=False)
+    return _stability(database, trials, groups, layer=layer, warn=warn)
+
+
+def _stability(
+    database: Database,
+    trials: Sequence[Row],
+    groups: Sequence[Group],
+    *,
+    layer: str | None,
+    warn: Callable[[str], None],
+) -> dict[Group, Stability]:
     for name, values in _averaged_over(trials, groups):
         warn(
             f"averaged over trials of more than one {name} ({', '.join(values)}): "
             f"--by {name} keeps them apart, --trial ID looks at one trial"
         )
     sweep = str(trials[0]["sweep"])
-    seeds = _seeds_by_trial(database.replicates(sweep=sweep))
+    seeds = seeds_by_trial(database.replicates(sweep=sweep))
 
     def compared() -> Iterator[tuple[Group, list[LayerBits], Seeds]]:
         for row, group in zip(trials, groups, strict=True):
@@ -71,9 +148,9 @@ def stability_by(
                 )
                 continue
             masks = database.masks(sweep=sweep, trial=trial_id, layer=layer)
-            of = _seeds_of(masks, seeds.get(trial_id, {}))
+            of = seeds_of(masks, seeds.get(trial_id, {}))
             if of is not None:
-                yield group, _layers(masks), of
+                yield group, ticket_layers(masks), of
             elif layer is None:
                 warn(f"trial {trial_id} is left out: its masks or its replicates are not there")
 
@@ -84,7 +161,7 @@ def stability_by(
         raise UserError(f"--layer must be a layer of sweep {sweep}, got {layer!r} ({hint})")
     if layer is not None:  # pooled over the one layer, the figures are the same
         found = {group: _without_pooled(each) for group, each in found.items()}
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    return dict(sorted(found.items(), key=lambda item: order_of(item[0])))
 
 
 def figures_of_agreement(row: StabilityRow) -> dict[str, Any]:
@@ -121,79 +198,6 @@ def _without_pooled(stability: Stability) -> Stability:
             for trial in stability.pairs
         ),
     )
-
-
-def _order(group: Group) -> list[tuple[int, float, str]]:
-    """Numbers by size, then everything else by its text."""
-    numbers = [finite_number(value) for value in group]
-    return [
-        (0, number, "") if number is not None else (1, 0.0, str(value))
-        for number, value in zip(numbers, group, strict=True)
-    ]
-
-
-def _layers(masks: pa.Table) -> list[LayerBits]:
-    """The masks of a trial at its last step, layer by layer, replicates in order."""
-    last = masks.filter(pc.field("step") == pc.max(masks["step"]))
-    order = [(key, "ascending") for key in ("layer_index", "replicate")]
-    rows: dict[tuple[str, tuple[int, ...]], list[bytes]] = {}
-    for row in (
-        last.select(["layer", "layer_index", "replicate", "shape", "bits"])
-        .sort_by(order)
-        .to_pylist()
-    ):
-        rows.setdefault((row["layer"], tuple(row["shape"])), []).append(row["bits"])
-    return [
-        LayerBits(layer, shape, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
-        for (layer, shape), bits in rows.items()
-    ]
-
-
-Triple = tuple[int, int, int]
-
-
-def _seeds_by_trial(replicates: pa.Table) -> dict[str, dict[int, Triple]]:
-    """The seeds of each trial's replicates."""
-    seeds: dict[str, dict[int, Triple]] = {}
-    columns = ["trial_id", "replicate", "init_seed", "data_seed", "gate_seed"]
-    for row in replicates.select(columns).to_pylist():
-        triple = (row["init_seed"], row["data_seed"], row["gate_seed"])
-        seeds.setdefault(row["trial_id"], {})[row["replicate"]] = triple
-    return seeds
-
-
-def _seeds_of(masks: pa.Table, seeds: Mapping[int, Triple]) -> Seeds | None:
-    """The seeds of the replicates that have masks, in order: one that diverged has none.
-
-    None if there are no masks, or masks of a replicate that is not known.
-    """
-    present = sorted(set(masks["replicate"].to_pylist()))
-    if not present or not seeds.keys() >= set(present):
-        return None
-    return Seeds(*np.array([seeds[each] for each in present], dtype=np.int64).T)
-
-
-def _groups(trials: Sequence[Row], keys: Sequence[str]) -> list[Group]:
-    """The values of `keys` of each trial."""
-    configs = [config_of(row) for row in trials]
-    columns = [name for name in trials[0] if name not in _NOT_KEYS]
-    for key in keys:
-        if key not in columns and all(setting_of(config, key) is None for config in configs):
-            hint = did_you_mean(key, [*columns, *dotted_keys(configs[0])])
-            if hint.startswith("known"):  # some fifty words
-                hint = "for example rewind_step or gate.temperature"
-            raise UserError(
-                f"--by must be a column of trials or a dotted setting, got {key!r} ({hint})"
-            )
-    return [
-        tuple(_value(row, config, key) for key in keys)
-        for row, config in zip(trials, configs, strict=True)
-    ]
-
-
-def _value(row: Row, config: Row, key: str) -> object:
-    value = row[key] if key in row and key not in _NOT_KEYS else setting_of(config, key)
-    return json.dumps(value) if isinstance(value, (Mapping, list)) else value
 
 
 def gates_of(trials: Sequence[Row]) -> str:

@@ -28,7 +28,7 @@ class Comparison:
     ----------
     first, second: numbers of the replicates; the same twice for a ticket with itself.
     differs: the seeds in which they differ, as "init+data"; "" for none.
-    measures: name -> a finite number.
+    measures: name -> a finite number; none where nothing could be measured.
     """
 
     first: int
@@ -64,7 +64,7 @@ def write_comparisons(
     rows = {
         pair: stripped
         for pair, row in _stored(storage, sweep, trial_id).items()
-        if (stripped := _without(row, kind))["measures"]
+        if (stripped := _without(row, kind))["settings"]
     }
     seen: set[Pair] = set()
     for each in found:

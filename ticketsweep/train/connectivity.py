@@ -6,7 +6,7 @@ them is much worse than they are: they lie in one basin.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,11 @@ class Paths:
 
 
 def error_paths(
-    evaluator: Evaluator, first: Weights, second: Weights, *, alphas: int = ALPHAS
+    evaluator: Evaluator,
+    networks: Weights,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    alphas: int = ALPHAS,
 ) -> Generator[int, None, Paths]:
     """Errors of `alpha * first + (1 - alpha) * second` at evenly spaced alphas, ends included.
 
@@ -46,7 +50,8 @@ def error_paths(
 
     Parameters
     ----------
-    first, second: P networks each, (P, G) and (P, O).
+    networks: (R, G) and (R, O).
+    pairs: rows of `networks`, the first and the second of each pair.
     alphas: >= 2.
 
     Yields
@@ -54,18 +59,19 @@ def error_paths(
     How many of the P * A networks are scored.
     """
     shares = torch.linspace(0, 1, alphas, dtype=torch.float64)
-    pairs = len(first.gated)
-    train, test = np.empty(pairs * alphas), np.empty(pairs * alphas)
-    for places in torch.split(torch.arange(pairs * alphas), evaluator.networks_at_once):
-        at, share = places // alphas, shares[places % alphas]
+    first, second = torch.tensor(pairs).view(-1, 2).unbind(1)
+    count = len(pairs) * alphas
+    train, test = np.empty(count), np.empty(count)
+    for places in torch.split(torch.arange(count), evaluator.networks_at_once):
+        ends, share = (first[places // alphas], second[places // alphas]), shares[places % alphas]
         network = Weights(
-            _between(first.gated, second.gated, at, share),
-            _between(first.rest, second.rest, at, share),
+            _between(networks.gated, *ends, share), _between(networks.rest, *ends, share)
         )
         done = slice(int(places[0]), int(places[-1]) + 1)
         train[done], test[done] = evaluator.errors(network)
         yield done.stop
-    return Paths(shares.numpy(), train.reshape(pairs, alphas), test.reshape(pairs, alphas))
+    shape = (len(pairs), alphas)
+    return Paths(shares.numpy(), train.reshape(shape), test.reshape(shape))
 
 
 def barriers(errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +84,8 @@ def barriers(errors: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _between(first: Tensor, second: Tensor, at: Tensor, share: Tensor) -> Tensor:
-    """Rows `share * first[at] + (1 - share) * second[at]`; exactly either of them at an end."""
-    rows, weight = at.to(first.device), share.to(first).unsqueeze(1)
-    return weight * first[rows] + (1 - weight) * second[rows]
+def _between(networks: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Rows `share * networks[first] + (1 - share) * networks[second]`; an end is exactly that."""
+    weight = share.to(networks).unsqueeze(1)
+    first, second = first.to(networks.device), second.to(networks.device)
+    return weight * networks[first] + (1 - weight) * networks[second]
