@@ -96,7 +96,7 @@ class Agreement:
     def interval(self) -> Interval | None:
         """Of `corrected`, at 95 %, from how far chance alone moves it (normal; Student's t).
 
-        Independent masks' holds 0. It says what these two masks share, and nothing of other seeds.
+        Independent masks' holds 0. It is about these two masks, and says nothing of other seeds.
         None where `corrected` is undefined.
         """
         if math.isnan(self.corrected):
@@ -105,7 +105,7 @@ class Agreement:
         degrees = math.inf if self.draws is None else self.draws - 1
         # The mean of the draws varies beside the masks: independent masks are one more draw.
         spread = self.sd * math.sqrt(1 + 1 / self.draws) if self.draws else self.sd
-        half = float(stdtrit(degrees, quantile)) * spread
+        half = float(stdtrit(degrees, quantile)) * spread + 0.5  # gates: they come whole
         return Interval(self._scaled(self.shared - half), min(self._scaled(self.shared + half), 1))
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ best order of that group is a linear assignment; groups are taken in turn until 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from ticketsweep.symmetry import Permutable, Span
 
 Floats = NDArray[np.float64]
 Order = NDArray[np.int64]
+Touching = list[tuple[Permutable, Span]]  # groups that permute an array, and where
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _GAIN = 1e-9  # of the arrays' norms: less is rounding
@@ -47,7 +48,8 @@ class Matching:
 
     def __str__(self) -> str:
         units = sum(len(order) for order in self.permutations.values())
-        what = f"{units} units in {len(self.permutations)} groups matched"
+        groups = len(self.permutations)
+        what = f"{units} units matched in {groups} group{'s' * (groups != 1)}"
         if not self.norm:
             return f"{what}: a network is 0 throughout, every order is as good"
         before, after = self.unmatched / self.norm, self.objective / self.norm
@@ -68,7 +70,7 @@ def match_units(
     else to a local optimum: the best of `restarts`, each of which begins with another group. No
     start depends on how units are labelled: a group is first matched by what is already known to
     correspond, inputs, outputs and groups matched before, and by a random order only where that is
-    nothing.
+    nothing. Ties alone (units that keep nothing, masks that are hardly filled) are broken by label.
 
     Parameters
     ----------
@@ -146,24 +148,33 @@ class _Problem:
         self._touching = _touching(a, symmetry)
         norms = [np.sqrt(sum(float(np.sum(x * x)) for x in arrays.values())) for arrays in (a, b)]
         self.norm = float(norms[0] * norms[1])
+        self._spans = {group.name: self._spans_of(group) for group in symmetry}
+        self._neighbours = {
+            name: {other.name for _, others in spans for other, _ in others}
+            for name, spans in self._spans.items()
+        }
         self._fixed: dict[str, Floats] = {}  # by group: gains that no other group's order changes
 
     def ascend(self, rng: np.random.Generator, first: Order) -> dict[str, Order]:
         """A local optimum, where no group alone can do better; `first`: in which order to begin."""
-        orders = self._start(rng, first)
-        while True:
-            gained = False
-            for at in rng.permutation(len(self._symmetry)):
-                group = self._symmetry[at]
-                gains = self._gains(group, orders)
-                best = _assigned(gains)
-                units = np.arange(group.units)
-                gain = gains[units, best] - gains[units, orders[group.name]]
-                if gain.sum() > _GAIN * self.norm:
-                    orders[group.name] = best
-                    gained = True
-            if not gained:
-                return orders
+        orders: dict[str, Order] = {}
+        stale: set[str] = set()  # groups whose gains may have changed
+        waiting = [self._symmetry[at] for at in first]
+        while waiting:
+            group = self._begin(waiting, orders, rng)
+            waiting.remove(group)
+            stale = (stale - {group.name}) | (self._neighbours[group.name] & orders.keys())
+        while stale:
+            some = [group for group in self._symmetry if group.name in stale]
+            group = some[rng.integers(len(some))]
+            stale.remove(group.name)
+            gains = self._gains(group, orders)
+            best, units = _assigned(gains), np.arange(group.units)
+            gain = gains[units, best] - gains[units, orders[group.name]]
+            if gain.sum() > _GAIN * self.norm:
+                orders[group.name] = best
+                stale |= self._neighbours[group.name]
+        return orders
 
     def objective(self, orders: Mapping[str, Order]) -> float:
         """Sum of products of all entries, b relabelled."""
@@ -172,20 +183,17 @@ class _Problem:
             for name, array in self._a.items()
         )
 
-    def _start(self, rng: np.random.Generator, first: Order) -> dict[str, Order]:
-        orders: dict[str, Order] = {}
-        waiting = [self._symmetry[at] for at in first]
-        while waiting:
-            for group in waiting:
-                gains = self._gains(group, orders)
-                if np.ptp(gains) > _GAIN * self.norm:
-                    orders[group.name] = _assigned(gains)
-                    break
-            else:
-                group = waiting[0]
-                orders[group.name] = rng.permutation(group.units)
-            waiting.remove(group)
-        return orders
+    def _begin(
+        self, waiting: Sequence[Permutable], orders: dict[str, Order], rng: np.random.Generator
+    ) -> Permutable:
+        """Give an order to the first group about whose order anything is known."""
+        for group in waiting:
+            gains = self._gains(group, orders)
+            if np.ptp(gains) > _GAIN * self.norm:
+                orders[group.name] = _assigned(gains)
+                return group
+        orders[waiting[0].name] = rng.permutation(waiting[0].units)
+        return waiting[0]
 
     def _gains(self, group: Permutable, orders: Mapping[str, Order]) -> Floats:
         """What each unit of b adds in the place of each unit of a: float64 (units of a, of b).
@@ -194,12 +202,12 @@ class _Problem:
         """
         if group.name not in self._fixed:
             self._fixed[group.name] = np.zeros((group.units, group.units))
-            for span in self._spans(group, fixed=True):
-                b = self._b[span.parameter]
-                self._fixed[group.name] += self._products(span, group.units, b)
+            for span, others in self._spans[group.name]:
+                if not others:
+                    products = self._products(span, group.units, self._b[span.parameter])
+                    self._fixed[group.name] += products
         gains = self._fixed[group.name].copy()
-        for span in self._spans(group, fixed=False):
-            others = self._others(span)
+        for span, others in self._spans[group.name]:
             if not any(other.name in orders for other, _ in others):
                 continue
             b = _relabelled(self._b[span.parameter], others, orders)
@@ -209,15 +217,20 @@ class _Problem:
             gains += self._products(span, group.units, b)
         return gains
 
-    def _spans(self, group: Permutable, *, fixed: bool) -> list[Span]:
-        """The group's spans of arrays that no other group permutes, or of the other arrays."""
-        present = [span for span in group.spans if span.parameter in self._a]
-        return [span for span in present if bool(self._others(span)) != fixed]
-
-    def _others(self, span: Span) -> list[tuple[Permutable, Span]]:
-        """What permutes the same array along another dimension."""
-        touching = self._touching[span.parameter]
-        return [(group, along) for group, along in touching if along.dim != span.dim]
+    def _spans_of(self, group: Permutable) -> list[tuple[Span, Touching]]:
+        """The group's spans, and what permutes the same array along another dimension."""
+        return [
+            (
+                span,
+                [
+                    (of, along)
+                    for of, along in self._touching[span.parameter]
+                    if along.dim != span.dim
+                ],
+            )
+            for span in group.spans
+            if span.parameter in self._a
+        ]
 
     def _products(self, span: Span, units: int, b: Floats) -> Floats:
         rows, others = (_rows(array, span, units) for array in (self._a[span.parameter], b))
@@ -227,9 +240,9 @@ class _Problem:
 
 def _touching(
     arrays: Mapping[str, NDArray[Any]], symmetry: Sequence[Permutable]
-) -> dict[str, list[tuple[Permutable, Span]]]:
-    """By array: the groups that permute it, and where."""
-    touching: dict[str, list[tuple[Permutable, Span]]] = {name: [] for name in arrays}
+) -> dict[str, Touching]:
+    """By array: the groups that permute it."""
+    touching: dict[str, Touching] = {name: [] for name in arrays}
     for group in symmetry:
         for span in group.spans:
             if span.parameter not in arrays:
@@ -247,7 +260,7 @@ def _touching(
 
 def _relabelled(
     array: NDArray[Scalar],
-    touching: Iterable[tuple[Permutable, Span]],
+    touching: Touching,
     orders: Mapping[str, Order],
 ) -> NDArray[Scalar]:
     """The array in the given orders: a copy, where any of its groups has one."""
