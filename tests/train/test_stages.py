@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from ticketsweep.train.plan import Plan, check_plan
 from ticketsweep.train.tickets import Tickets
 from ticketsweep.train.weights import Passage
 
+DEVICE = os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu")
+ROUNDING = 1e-4 if DEVICE == "cpu" else 1e-2
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
 GATE = GaussianSettings(
     l0_strength=0.5,
@@ -128,6 +131,11 @@ def find(run: Run) -> Find:
     return search
 
 
+def same_figures(one: np.ndarray, other: np.ndarray) -> bool:
+    """To the bit on the CPU; a device adds up in another order each time."""
+    return np.array_equal(one, other) if DEVICE == "cpu" else np.allclose(one, other, atol=0.05)
+
+
 def same_masks(a: Tickets, b: Tickets) -> bool:
     pairs = zip(a.masks, b.masks, strict=True)
     return all(np.array_equal(x.kept, y.kept) for x, y in pairs)
@@ -178,7 +186,7 @@ def test_a_replicate_does_not_depend_on_its_pack(
     for at, replicate in enumerate(PLAN):
         alone_points, alone = find(blobs, [replicate], **how)
         for one, other in zip(points[:1], alone_points[:1], strict=True):
-            np.testing.assert_allclose(one.loss[at], other.loss[0], rtol=1e-4)
+            np.testing.assert_allclose(one.loss[at], other.loss[0], rtol=ROUNDING)
         kept = [(m.kept[at], a.kept[0]) for m, a in zip(packed.masks, alone.masks, strict=True)]
         differing = sum(int((one != other).sum()) for one, other in kept)
         assert differing <= sum(one.size for one, _ in kept) / 500
@@ -542,11 +550,11 @@ def test_a_trial_that_is_cut_off_anywhere_ends_as_if_it_had_not_been(
     assert [p.step for p in again] == [p.step for p in points]
     for one, other in zip(points, again, strict=True):
         for name in ("loss", "val_accuracy", "expected_density"):
-            assert np.array_equal(getattr(one, name), getattr(other, name))
+            assert same_figures(getattr(one, name), getattr(other, name))
     for name, figures in wanted.accuracies.items():
-        assert np.array_equal(figures, tickets.accuracies[name]), name
+        assert same_figures(figures, tickets.accuracies[name]), name
     for name in ("val_accuracy", "strong_accuracy", "loss", "density", "undecided"):
-        assert np.array_equal(getattr(wanted, name), getattr(tickets, name)), name
+        assert same_figures(getattr(wanted, name), getattr(tickets, name)), name
 
 
 def test_what_cannot_be_gated_as_asked_is_refused_before_anything_is_trained(
