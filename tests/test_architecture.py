@@ -26,6 +26,7 @@ LEVELS = (
     ("trial", "results"),
     ("revisit",),
     ("exchange", "sweep", "display"),
+    ("report",),
     ("cli", "__main__"),
 )
 CONFIGURATION = {"config", "families", "names", "sections", "settings", "space", "distributions"}
@@ -36,13 +37,14 @@ KEPT_TO = {
     "ray": {"sweep"},
     "optuna": {"sweep"},
     "wandb": {"sweep"},
+    "plotly": {"report"},
     "torch": {"train", "trial", "revisit", "exchange", "sweep", "cli"},
     "torchvision": {"train"},
     "pydantic": {"config", "families", "sections", "space"},
     "ruamel": {"settings"},
     "duckdb": {"store"},
 }
-HEAVY = ["torch", "ray", "optuna", "wandb", "pyarrow", "duckdb", "scipy", "pydantic"]
+HEAVY = ["torch", "ray", "optuna", "wandb", "plotly", "pyarrow", "duckdb", "scipy", "pydantic"]
 
 
 def imports(path: Path, modules: set[str]) -> Iterator[tuple[int, str]]:

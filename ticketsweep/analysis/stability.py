@@ -209,6 +209,11 @@ def sweep_stability(
     return {key: _summarise(pairs) for key, pairs in compared.items()}
 
 
+def pooled_stability(each: Sequence[Stability]) -> Stability:
+    """The mean of trials that have been compared already, as `sweep_stability` takes it."""
+    return _summarise([pairs for one in each for pairs in one.pairs])
+
+
 def _summarise(trials: Sequence[PairFigures]) -> Stability:
     """Rows of one trial, or of several averaged."""
     rows = tuple(row for name, having in _by_layer(trials) for row in _layer_rows(name, having))

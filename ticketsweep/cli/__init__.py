@@ -18,8 +18,10 @@ from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.masks import compact, verify
 from ticketsweep.cli.notes import note
-from ticketsweep.cli.reading import list_, query, stability, status
+from ticketsweep.cli.reading import list_, query, status
+from ticketsweep.cli.report import report
 from ticketsweep.cli.running import run, trial
+from ticketsweep.cli.stability import stability
 from ticketsweep.errors import TicketsweepError
 
 app = typer.Typer(
@@ -121,7 +123,7 @@ app.command(
 app.command(
     cls=_Command,
     epilog=_examples(
-        'query "select layer, avg(kept * 1.0 / size) from masks group by layer"',
+        'query "select layer, avg(kept * 1.0 / size) from tickets group by layer"',
         'query "select * from trials" --format json',
         'query "select * from masks" --out masks.parquet',
         "query 'select * from trials where sweep = $name' --param name=quickstart",
@@ -133,9 +135,16 @@ app.command(
     epilog=_examples(
         "stability quickstart",
         "stability quickstart --by rewind_step --layer fc1.weight --format csv",
+        "stability quickstart --predictions --transfer",
+        "stability quickstart --connectivity --retrain-steps 500 --trial 3fa9",
     ),
 )(stability)
 
+app.command(
+    cls=_Command,
+    short_help="Write what a sweep has found as one HTML file.",
+    epilog=_examples("report quickstart", "report quickstart --out found.html"),
+)(report)
 app.command(
     cls=_Command,
     short_help="Look for what would be in the way of a sweep.",

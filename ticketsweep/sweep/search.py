@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class Search:
         journal: Path | None,
     ) -> None:
         self._spec = spec
+        self._objectives = spec.settings.objectives
         self._identify = identify
         self._finished: dict[str, Row] = {}
         self._running: dict[str, int] = {}
@@ -100,7 +101,9 @@ class Search:
             )
             self._study.set_metric_names(list(self._spec.settings.objectives))
         in_order = sorted(rows, key=lambda row: str(row["started_at"]))
-        self._study.add_trials([frozen for row in in_order if (frozen := self._thaw(row))])
+        self._study.add_trials(
+            [frozen for row in in_order if (frozen := thaw(row, self._objectives))]
+        )
         self._finished.update({str(row["trial_id"]): row for row in rows})
 
     def ask(self) -> Suggestion | None:
@@ -141,7 +144,7 @@ class Search:
     def again(self, row: Row) -> Suggestion:
         """A failed trial of this sweep, to be run once more."""
         identity = str(row["trial_id"])
-        frozen = self._thaw(row)
+        frozen = thaw(row, self._objectives)
         distributions = frozen.distributions if frozen else {}
         self._study.enqueue_trial(frozen.params if frozen else {})
         trial = self._study.ask(fixed_distributions=distributions)
@@ -175,12 +178,8 @@ class Search:
         """The sweep's stored trials by id."""
         return self._finished
 
-    def _values(self, row: Row) -> list[float] | None:
-        values = [figure_of(row, name) for name in self._spec.settings.objectives]
-        return None if None in values else [v for v in values if v is not None]
-
     def _tell(self, number: int, row: Row) -> None:
-        values = self._values(row) if row["status"] != "failed" else None
+        values = _values(row, self._objectives) if row["status"] != "failed" else None
         if values is None:
             self._study.tell(number, state=TrialState.FAIL)
         else:
@@ -203,20 +202,26 @@ class Search:
             sort_keys=True,
         )
 
-    def _thaw(self, row: Row) -> FrozenTrial | None:
-        """The study's trial that a stored row stands for; None if the search never asked for it."""
-        if not row.get("search"):
-            return None
-        record = json.loads(str(row["search"]))
-        values = self._values(row) if row["status"] != "failed" else None
-        return optuna.trial.create_trial(
-            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
-            values=values,
-            params=record["params"],
-            distributions={k: json_to_distribution(d) for k, d in record["distributions"].items()},
-            system_attrs=record["system_attrs"],
-            user_attrs={"trial_id": row["trial_id"]},
-        )
+
+def thaw(row: Row, objectives: Iterable[str]) -> FrozenTrial | None:
+    """The study's trial that a stored row stands for; None if the search never asked for it."""
+    if not row.get("search"):
+        return None
+    record = json.loads(str(row["search"]))
+    values = _values(row, objectives) if row["status"] != "failed" else None
+    return optuna.trial.create_trial(
+        state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+        values=values,
+        params=record["params"],
+        distributions={k: json_to_distribution(d) for k, d in record["distributions"].items()},
+        system_attrs=record["system_attrs"],
+        user_attrs={"trial_id": row["trial_id"]},
+    )
+
+
+def _values(row: Row, objectives: Iterable[str]) -> list[float] | None:
+    values = [figure_of(row, name) for name in objectives]
+    return None if None in values else [v for v in values if v is not None]
 
 
 # Optuna's name of a distribution, by its key and what is asked of `Suggest` for it.

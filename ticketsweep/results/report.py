@@ -1,0 +1,265 @@
+"""Everything that a report of a sweep draws on, gathered from the database."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ticketsweep.analysis.stability import Stability, pooled_stability
+from ticketsweep.results.comparison import stability_by
+from ticketsweep.results.networks import NETWORKS, STRONG
+from ticketsweep.results.ranking import Ranked, chosen
+from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
+from ticketsweep.results.summary import Summary, summarise
+from ticketsweep.results.sweeps import SweepView
+from ticketsweep.store.database import Database
+
+COMPARED = 200  # trials whose masks are read and compared
+_CURVE_POINTS = 60
+_MOST_VALUES = 8  # of a setting whose trials are averaged value by value
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How far each searched setting decides an objective, by one of Optuna's evaluators.
+
+    Parameters
+    ----------
+    objective: the metric.
+    evaluator: its name, with the source.
+    shares: setting -> share of the variance that it explains, largest first; they add up to 1.
+    trials: complete trials it was estimated from.
+    """
+
+    objective: str
+    evaluator: str
+    shares: Mapping[str, float]
+    trials: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One figure at one step: mean, least and most over the `n` replicates that have it."""
+
+    step: int
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting whose value differs between complete trials.
+
+    Parameters
+    ----------
+    key: its dotted key.
+    values: trial id -> value, of the complete trials that have the setting.
+    by_value: value -> mean stability of the trials with it that were compared; empty for a setting
+        with more than a few values.
+    """
+
+    key: str
+    values: Mapping[str, object]
+    by_value: Mapping[object, Stability]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether every value is a number."""
+        return all(
+            isinstance(value, (int, float)) and not isinstance(value, bool)
+            for value in self.values.values()
+        )
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report draws on.
+
+    Parameters
+    ----------
+    view: the sweep, and all its trials.
+    summary: ranks, spreads and differences; `summary.best` are the trials looked at one by one.
+    stability: trial id -> stability, of the trials whose masks were compared.
+    together: mean of those of the same model and data set as the first of the best; None: no masks.
+    replicates: trial id -> rows of its replicates.
+    settings: what differs between complete trials.
+    curves: trial id -> figure -> points, of the best trials.
+    importance: a table for each objective and evaluator; empty where trials are too few.
+    left_out: sentences: what could not be compared, and why.
+    storage: as the user named it; None for the default.
+    """
+
+    view: SweepView
+    summary: Summary
+    stability: Mapping[str, Stability]
+    together: Stability | None
+    replicates: Mapping[str, Sequence[Row]]
+    settings: Sequence[Setting]
+    curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]]
+    importance: Sequence[Importance]
+    left_out: Sequence[str]
+    storage: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the sweep."""
+        return self.view.name
+
+    @property
+    def best(self) -> Sequence[Ranked]:
+        """The trials looked at one by one, best first."""
+        return self.summary.best
+
+    @property
+    def complete(self) -> Sequence[Row]:
+        """The complete trials, ranked ones first."""
+        ranked = [each.row for each in self.summary.ranked]
+        known = {row["trial_id"] for row in ranked}
+        return [*ranked, *(row for row in self.view.complete if row["trial_id"] not in known)]
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """Model and data set of the complete trials, each once, the commonest first."""
+        found = [(str(row.get("model")), str(row.get("dataset"))) for row in self.complete]
+        return sorted(set(found), key=lambda each: (-found.count(each), each))
+
+    def accuracies(self, trial_id: str) -> dict[str, list[float]]:
+        """Network -> test accuracy of each replicate that has one."""
+        rows = self.replicates.get(trial_id, [])
+        found = {
+            network.label: [v for row in rows if (v := figure_of(row, network.test)) is not None]
+            for network in NETWORKS
+        }
+        return {label: values for label, values in found.items() if values}
+
+    def mean_accuracy(self, row: Row, label: str = STRONG.label) -> float | None:
+        """Mean test accuracy of one of a trial's networks."""
+        values = self.accuracies(str(row["trial_id"])).get(label)
+        if values:
+            return fmean(values)
+        return figure_of(row, STRONG.test) if label == STRONG.label else None
+
+
+def report_data(
+    database: Database,
+    view: SweepView,
+    *,
+    importance: Sequence[Importance],
+    storage: str | None,
+) -> ReportData:
+    """Read and compare all that a report of one sweep shows.
+
+    Masks of one trial are in memory at a time; of a sweep of more than 200 complete trials those of
+    200 are compared, the best among them.
+    """
+    said: list[str] = []
+    summary = summarise(
+        database,
+        view.name,
+        rows=view.trials,
+        objectives=view.objectives,
+        searched=view.searched,
+        warn=said.append,
+    )
+    stability = _compared(database, view, summary, warn=said.append)
+    replicates: dict[str, list[Row]] = {}
+    for row in database.replicates(sweep=view.name).to_pylist():
+        replicates.setdefault(str(row["trial_id"]), []).append(row)
+    return ReportData(
+        view=view,
+        summary=summary,
+        stability=stability,
+        together=_together(summary, stability),
+        replicates=replicates,
+        settings=_settings(view, stability),
+        curves={str(each.row["trial_id"]): _curves(database, each.row) for each in summary.best},
+        importance=importance,
+        left_out=list(dict.fromkeys(said)),
+        storage=storage,
+    )
+
+
+def _compared(
+    database: Database, view: SweepView, summary: Summary, *, warn: Callable[[str], None]
+) -> dict[str, Stability]:
+    """Stability of the best trials, and of others up to the limit, best ranks first."""
+    wanted = [each.row for each in chosen(summary.ranked, COMPARED)]
+    wanted += [row for row in view.complete if row not in wanted][: COMPARED - len(wanted)]
+    rest = [row for row in wanted if row["trial_id"] not in summary.stability]
+    if len(wanted) < len(view.complete):
+        warn(
+            f"masks of {len(wanted)} of {len(view.complete)} complete trials were compared, "
+            "those of the best ranks first"
+        )
+    found = dict(summary.stability)
+    if rest:
+        others = stability_by(database, rest, keys=["trial_id"], layer=None, warn=warn)
+        found |= {str(trial_id): each for (trial_id,), each in others.items()}
+    return {key: each for key, each in found.items() if each.rows}
+
+
+def _together(summary: Summary, stability: Mapping[str, Stability]) -> Stability | None:
+    """The mean of the compared trials that solve the first one's problem with its kind of gate."""
+    alike = ("model", "dataset", "granularity")
+    rows = {str(row["trial_id"]): row for row in summary.rows}
+    first = next((str(e.row["trial_id"]) for e in summary.best), next(iter(stability), None))
+    if first is None:
+        return None
+    kind = [rows[first].get(name) for name in alike]
+    having = [
+        each
+        for trial_id, each in stability.items()
+        if [rows[trial_id].get(name) for name in alike] == kind
+    ]
+    return pooled_stability(having) if having else None
+
+
+def _settings(view: SweepView, stability: Mapping[str, Stability]) -> list[Setting]:
+    """What was searched and differs; model, data set and family too where they do."""
+    configs = {str(row["trial_id"]): config_of(row) for row in view.complete}
+    keys = dict.fromkeys([*view.searched, "gate.family", "gate.granularity", "model", "dataset"])
+    found = []
+    for key in keys:
+        values = {
+            trial_id: value
+            for trial_id, config in configs.items()
+            if isinstance(value := setting_of(config, key), (str, int, float))
+        }
+        distinct = sorted(set(values.values()), key=lambda value: (str(type(value)), value))
+        if len(distinct) > 1:
+            several = distinct if len(distinct) <= _MOST_VALUES else []
+            by_value = {
+                value: [stability[t] for t, v in values.items() if v == value and t in stability]
+                for value in several
+            }
+            pooled = {value: pooled_stability(each) for value, each in by_value.items() if each}
+            found.append(Setting(key, values, pooled))
+    return found
+
+
+def _curves(database: Database, trial: Row) -> dict[str, list[CurvePoint]]:
+    """Loss, validation accuracy and expected density along the steps, thinned evenly."""
+    rows = database.curves(sweep=str(trial["sweep"]), trial=str(trial["trial_id"])).to_pylist()
+    steps = sorted({int(row["step"]) for row in rows})
+    if len(steps) > _CURVE_POINTS:
+        last = len(steps) - 1
+        steps = [steps[round(i * last / (_CURVE_POINTS - 1))] for i in range(_CURVE_POINTS)]
+    curves = {}
+    for name in ("loss", "val_accuracy", "expected_density"):
+        at: dict[int, list[float]] = {}
+        for row in rows:
+            value = row.get(name)
+            if value is not None and math.isfinite(value):
+                at.setdefault(int(row["step"]), []).append(float(value))
+        points = [
+            CurvePoint(step, fmean(at[step]), min(at[step]), max(at[step]), len(at[step]))
+            for step in steps
+            if step in at
+        ]
+        if points:
+            curves[name] = points
+    return curves
