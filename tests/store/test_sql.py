@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from ticketsweep.errors import QueryError
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.schema import MaskRow, TrialRows, pack_mask, unpack_mask
+from ticketsweep.store.schema import SCHEMAS, MaskRow, TrialRows, pack_mask, unpack_mask
 from ticketsweep.store.sql import run_query
 from ticketsweep.store.writer import write_trial
 
@@ -141,7 +141,7 @@ def test_a_select_or_explain_is_answered(stored, query):
 
 def test_all_tables_are_seen_where_none_is_named(stored):
     names = stored.sql("select table_name from information_schema.tables")["table_name"].to_pylist()
-    assert set(names) == {"sweeps", "trials", "replicates", "masks", "curves", "comparisons"}
+    assert set(names) == set(SCHEMAS)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def _snapshot(folder) -> dict[str, bytes]:
         (
             "select * from mask",
             r'mask does not exist! Did you mean "masks"\? '
-            r"\(the views are sweeps, trials, replicates, masks, curves, comparisons\)$",
+            r"\(the views are sweeps, trials, replicates, masks, curves, comparisons, tickets\)$",
         ),
         ("select * from attribute", r"attribute does not exist! \(the views are sweeps"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
@@ -23,6 +24,7 @@ from ticketsweep.display.attribution import (
 from ticketsweep.display.figures import NONE, plural, setting
 from ticketsweep.display.terminal import Column, paragraph, tables
 from ticketsweep.results.comparison import figures_of_agreement, gates_of
+from ticketsweep.results.grouping import Group, plain_group
 from ticketsweep.results.rows import Row
 
 HOW_TO_READ = (
@@ -30,8 +32,6 @@ HOW_TO_READ = (
     "gates: 1 is the same ticket (or one within the other), 0 what independent masks share; "
     "[ ] is a 95 % interval over seeds, and two seeds allow none."
 )
-
-Group = tuple[object, ...]
 
 
 def stability_table(
@@ -58,7 +58,7 @@ def stability_table(
         for row in (_only(stability.rows, only) if only else _without_repeats(stability.rows))
     ]
     shown = [row for _, row in rows]
-    key = _key_columns(keys, [group for group, _ in rows])
+    key = key_columns(keys, [group for group, _ in rows])
     key += [
         Column("layer", [row.layer for row in shown], right=False, wrap=True),
         Column("seeds that\ndiffer", [row.differs for row in shown], right=False),
@@ -103,14 +103,11 @@ def stability_answer(
         replicates = ", but no two replicates with other seeds" if trials else ""
         return f"nothing to compare: {plural(len(trials), 'complete trial')}{replicates}"
 
-    def key_columns(groups_of_rows: Sequence[Group]) -> list[Column]:
-        return _key_columns(keys, groups_of_rows)
-
     parts: list[RenderableType] = [
         stability_table(console, groups, keys=keys, gates=gates_of(trials))
     ]
     for table in (seeds_table, layers_table):
-        drawn = table(console, groups, key_columns=key_columns)
+        drawn = table(console, groups, key_columns=partial(key_columns, keys))
         parts += [] if drawn is None else ["", drawn]
     return Lines(*parts)
 
@@ -125,7 +122,7 @@ def stability_records(
             figures = figures_of_agreement(row)
             del figures["seeds"]
             counts = {f"{factor}_seeds": count for factor, count in row.seeds.items()}
-            records.append({**dict(zip(keys, group, strict=True)), **figures, **counts})
+            records.append({**plain_group(keys, group), **figures, **counts})
     return records
 
 
@@ -133,7 +130,7 @@ def stability_document(
     groups: Mapping[Group, Stability], *, keys: Sequence[str]
 ) -> dict[str, list[dict[str, object]]]:
     """All there is: the records of pairs, of seeds and of what all masks have in common."""
-    named = [(dict(zip(keys, group, strict=True)), found) for group, found in groups.items()]
+    named = [(plain_group(keys, group), found) for group, found in groups.items()]
     return {
         "pairs": stability_records(groups, keys=keys),
         "seeds": [
@@ -164,7 +161,7 @@ def score(stability: Stability) -> str:
     return overlap(row) if row else NONE
 
 
-def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
+def key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
     """A column of each key, whose values are those of the rows' groups."""
     return [
         _key_column(name, [group[index] for group in groups]) for index, name in enumerate(keys)

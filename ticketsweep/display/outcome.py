@@ -22,7 +22,7 @@ from ticketsweep.results.summary import Summary
 from ticketsweep.store.paths import Storage
 
 _MASKS = "masks, results"
-_QUERY = 'query "select layer, avg(kept * 1.0 / size) from masks group by 1"'
+_QUERY = 'query "select layer, avg(kept * 1.0 / size) from tickets group by 1"'
 
 
 def sweep_outcome(

@@ -7,14 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.results.comparison import figures_of_agreement, stability_by
+from ticketsweep.results.fronts import fronts
 from ticketsweep.results.networks import NETWORKS, Difference, differences
 from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
-from ticketsweep.results.rows import Row, config_of, figure_of, finite_number
+from ticketsweep.results.rows import Row, config_of, figure_of
+from ticketsweep.results.spread import Spread, spread_of
 from ticketsweep.store.database import Database
 
 BEST = 10  # trials shown
@@ -25,15 +26,6 @@ _SPREAD_METRICS = (
     "loss",
     *(metric for network in NETWORKS[1:] for metric in (network.test, network.validation)),
 )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (n - 1 in the denominator) of `n` values; no `sd` of one."""
-
-    mean: float
-    sd: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -111,9 +103,15 @@ class Summary:
             trial_id: {"score": each.score, "rows": [figures_of_agreement(r) for r in each.rows]}
             for trial_id, each in self.stability.items()
         }
+        three = fronts(self.rows)
         return {
             "sweep": self.name,
             "objectives": dict(self.objectives),
+            "front": {
+                "objectives": dict(three.objectives),
+                "trials": [row["trial_id"] for row in three.front],
+                "left_out": three.left_out,
+            },
             "trials": trials,
             "stability": stability,
         }
@@ -179,12 +177,6 @@ def _spreads(replicates: Sequence[Row]) -> dict[str, Spread]:
     """Metric -> spread, for the metrics that a replicate has."""
     found = {}
     for metric in _SPREAD_METRICS:
-        values = [finite_number(row.get(metric)) for row in replicates]
-        known = [value for value in values if value is not None]
-        if known:
-            found[metric] = _spread(known)
+        if (spread := spread_of(row.get(metric) for row in replicates)) is not None:
+            found[metric] = spread
     return found
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))

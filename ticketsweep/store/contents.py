@@ -178,6 +178,9 @@ def _against_replicates(masks: Rows, *, alive: set[int]) -> Iterator[tuple[Table
         layer = (row["layer"], row["layer_index"], *row["shape"])
         layers.setdefault((row["replicate"], row["step"]), set()).add(layer)
     stored = {replicate for replicate, _ in layers}
+    steps = {frozenset(step for of, step in layers if of == replicate) for replicate in stored}
+    if len(steps) > 1:  # the last step of one would be taken for the ticket of all
+        yield "masks", "its replicates have masks of different steps"
     for replicate in sorted(alive - stored):
         yield "masks", f"replicate {replicate} has figures, but no masks"
     for replicate in sorted(stored - alive):

@@ -50,6 +50,19 @@ mask_bits(a)        a list of UTINYINT, 1 for an open gate and 0 for a shut one,
 Masks of different numbers of bytes are an error, as in DuckDB's own BIT functions.
 """
 
+VIEWS: Mapping[str, tuple[Table, str]] = {
+    "tickets": (
+        "masks",
+        "SELECT * FROM masks SEMI JOIN (SELECT sweep, trial_id, max(step) AS step FROM masks "
+        "GROUP BY ALL) USING (sweep, trial_id, step)",
+    ),
+}
+"""Views of one table each.
+
+tickets             the masks of each trial at its last step: all of them, where there are no
+                    snapshots of earlier steps
+"""
+
 _ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _MEMORY_MIB = 1024  # of tables that the engine builds; what it scans comes on top
 _LOCKED = {
@@ -191,6 +204,9 @@ def _run(
 ) -> Answer:
     for table, rows in tables.items():
         connection.register(table, rows)
+    for view, (table, select) in VIEWS.items():
+        if table in tables and view in query.lower():
+            connection.execute(f"CREATE TEMP VIEW {view} AS {select}")
     for name, body in MACROS.items():
         connection.execute(f"CREATE MACRO {name}{body}")
     connection.execute("SET TimeZone = 'UTC'")
@@ -226,7 +242,8 @@ def mentioned_tables(query: str) -> tuple[Table, ...]:
     A table that is not mentioned cannot be read by the query, so its files need not be opened.
     """
     text = query.lower()
-    found = tuple(table for table in SCHEMAS if table in text)
+    behind = {table for view, (table, _) in VIEWS.items() if view in text}
+    found = tuple(table for table in SCHEMAS if table in text or table in behind)
     return found or tuple(SCHEMAS)
 
 
@@ -249,8 +266,11 @@ def _explained(error: Exception, query: str) -> str:
         )
     if _UNKNOWN_TABLE.search(message):
         what, _, near = message.partition(" Did you mean ")
-        own = near.strip('"?') in SCHEMAS  # DuckDB would as soon name one of its own tables
-        return f"{message if own else what} (the views are {', '.join(SCHEMAS)})"
+        own = near.strip('"?') in {
+            *SCHEMAS,
+            *VIEWS,
+        }  # DuckDB would as soon name one of its own tables
+        return f"{message if own else what} (the views are {', '.join((*SCHEMAS, *VIEWS))})"
     if _UNEQUAL_BITS.match(message):
         return f"{message} (mask_* needs masks of the same layer: join on layer)"
     if found := _UNKNOWN_COLUMN.fullmatch(message):

@@ -55,7 +55,8 @@ class MaskTrace:
         self._last = bits
         if self._keeps:
             self.snapshots.append(Snapshot(step, bits))
-        return differ / self._layout.size
+        share: NDArray[np.float64] = differ / self._layout.size
+        return share
 
     def state(self) -> State:
         """All that the next steps depend on. No array in it is changed afterwards."""
@@ -75,7 +76,7 @@ def packed_gates(kept: Tensor, layout: Layout) -> Bits:
 
     A layer's gates lie in C order, least significant bit first, zero-padded.
     """
-    layers = kept.detach().cpu().split(list(layout.sizes), dim=1)
+    layers = torch.split(kept.cpu(), list(layout.sizes), dim=1)
     return np.concatenate(
         [np.packbits(layer.numpy(), axis=1, bitorder="little") for layer in layers], axis=1
     )
