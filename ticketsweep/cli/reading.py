@@ -1,4 +1,4 @@
-"""The commands that read the mask database: `status`, `list`, `query` and `stability`."""
+"""The commands that read the mask database: `status`, `list` and `query`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes, waiting
-from ticketsweep.cli.options import Listing, QueryFormat, StorageOption, TableFormat
+from ticketsweep.cli.options import Listing, QueryFormat, StorageOption
 from ticketsweep.errors import UserError
 
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C has ended
@@ -27,9 +27,11 @@ def status(
     """Show how far the sweeps of a storage have come; of one sweep, every trial."""
     from datetime import UTC, datetime
 
+    from ticketsweep.display.fronts import front_text
     from ticketsweep.display.sweeps import status_table
-    from ticketsweep.display.terminal import show, stdout_console
+    from ticketsweep.display.terminal import paragraph, show, stdout_console
     from ticketsweep.display.trials import trials_of_sweep
+    from ticketsweep.results.fronts import fronts
     from ticketsweep.results.sweeps import sweep_named, sweep_views
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
@@ -43,6 +45,8 @@ def status(
         view = sweep_named(views, name, storage=database.storage.uri)
         show(console, status_table(console, [view], now=datetime.now(UTC)))
         show(console, "", *trials_of_sweep(console, view, limit=MOST_ROWS))
+        if (front := front_text(fronts(view.trials))) is not None:
+            show(console, "", paragraph(front))
     notes(database.warnings)
 
 
@@ -83,9 +87,10 @@ def query(
         str,
         typer.Argument(
             metavar="SQL",
-            help="One SELECT over sweeps, trials, replicates, masks, curves and comparisons; "
-            "besides DuckDB's functions there are mask_kept, mask_and, mask_or, mask_hamming, "
-            "mask_jaccard, mask_overlap_chance and mask_bits.",
+            help="One SELECT over sweeps, trials, replicates, masks, tickets (the masks at each "
+            "trial's last step), curves and comparisons; besides DuckDB's functions there are "
+            "mask_kept, mask_and, mask_or, mask_hamming, mask_jaccard, mask_overlap_chance and "
+            "mask_bits.",
         ),
     ],
     parameters: Annotated[
@@ -190,54 +195,3 @@ def query_format(asked: QueryFormat | None, out: Path | None) -> QueryFormat:
     if wanted not in files:
         raise UserError(f"--out {out} needs --format csv, json or parquet (a table is for reading)")
     return wanted
-
-
-def stability(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A sweep.")],
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY",
-            help="Average over the trials that share a setting (rewind_step, gate.temperature, …), "
-            "in place of all; may be repeated.",
-        ),
-    ] = None,
-    layer: Annotated[str | None, typer.Option(help="Look at one layer alone.")] = None,
-    trial: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Look at one trial; the first digits will do."),
-    ] = None,
-    storage: StorageOption = None,
-    output: Annotated[
-        TableFormat, typer.Option("--format", help="Format of the result.")
-    ] = TableFormat.TABLE,
-) -> None:
-    """Show how far the tickets of a sweep agree, by layer and by which seed differs."""
-    from ticketsweep.display.agreement import (
-        stability_answer,
-        stability_document,
-        stability_records,
-    )
-    from ticketsweep.display.records import as_csv, document
-    from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
-    from ticketsweep.results.comparison import stability_by, trial_named
-    from ticketsweep.results.sweeps import sweep_named, sweep_views
-    from ticketsweep.store.database import open_database
-    from ticketsweep.store.paths import default_storage
-
-    keys = by or []
-    database = open_database(storage or default_storage())
-    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-    view = sweep_named(views, name, storage=database.storage.uri)
-    rows = view.complete if trial is None else [trial_named(view.complete, trial)]
-    groups = stability_by(database, rows, keys=keys, layer=layer, warn=note) if rows else {}
-    notes(database.warnings)
-    if output is TableFormat.TABLE:
-        console = stdout_console()
-        show(console, stability_answer(console, groups, keys=keys, trials=rows))
-        return
-    if output is TableFormat.JSON:
-        emit(document(stability_document(groups, keys=keys)))
-    else:
-        records = stability_records(groups, keys=keys)
-        emit_all(as_csv(list(records[0]) if records else keys, records))

@@ -79,7 +79,9 @@ def stored_function(
         if row["trial_id"] not in groups:
             continue
         for kind in json.loads(row["settings"]).keys() & set(KINDS):
-            key = (KINDS.index(kind), groups[row["trial_id"]], row["differs"])
+            # A mask meets other weights alone, which hang on the init seed and on no other.
+            seeds = "init" if kind == TRANSFER else row["differs"]
+            key = (KINDS.index(kind), groups[row["trial_id"]], seeds)
             found.setdefault(key, []).append(row)
     order = list(dict.fromkeys(groups.values()))
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 
 from ticketsweep.config import TrialConfig
+from ticketsweep.errors import TrialFailure
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, PREDICTIONS, TRANSFER
 from ticketsweep.revisit.connecting import connected
@@ -18,6 +19,7 @@ from ticketsweep.store.comparisons import Comparison, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.memory import is_out_of_memory
 
 _KINDS: Mapping[str, Callable[[TicketPack, Work], Generator[StageProgress, None, Measures]]] = {
     PREDICTIONS: predictions,
@@ -48,6 +50,7 @@ def compare_trial(
     ------
     ExchangeError: the data or the model is no more what it was.
     StorageError: the storage cannot be written to.
+    TrialFailure: memory does not suffice.
     """
     pack = yield from remade_tickets(
         Database(storage),
@@ -59,7 +62,15 @@ def compare_trial(
     )
     notes = _strayed(pack, job)
     for work in job.works:
-        measured = yield from _KINDS[work.kind](pack, work)
+        try:
+            measured = yield from _KINDS[work.kind](pack, work)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrialFailure(
+                f"out of memory at {work.kind} of trial {job.trial_id} (free some, or compare it "
+                "where there is more)"
+            ) from error
         found = [
             Comparison(first.index, second.index, differs(first, second), _finite(measures))
             for (first, second), measures in zip(work.pairs, measured, strict=True)

@@ -90,8 +90,13 @@ def jobs_of(
         works = []
         for kind in asked.kinds:
             work = work_of(kind, own, _settings(kind, steps))
-            if not work.pairs:
-                warn(f"trial {trial_id} has no {kind} to compare: {why_none(kind, own)}")
+            if kind == ALIGN and row["granularity"] == "neuron":
+                warn(
+                    f"trial {trial_id} is not aligned: its gates are those of whole units, and "
+                    "units that change places freely agree as soon as as many are kept"
+                )
+            elif not work.pairs:
+                warn(f"trial {trial_id} has nothing for --{kind}: {why_none(kind, own)}")
             elif not is_stored(work, stored.get(trial_id, [])):
                 works.append(work)
         if works:

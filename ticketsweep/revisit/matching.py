@@ -16,9 +16,10 @@ from ticketsweep.analysis.matching import match_units, permuted
 from ticketsweep.errors import ModelError
 from ticketsweep.progress import StageProgress
 from ticketsweep.revisit.jobs import DRAWS, RESTARTS
-from ticketsweep.revisit.pairs import Pair, Work
+from ticketsweep.revisit.pairs import Work
 from ticketsweep.revisit.predicting import Measures, accuracies
 from ticketsweep.revisit.tickets import TicketPack, classes_of
+from ticketsweep.seeds import Replicate
 from ticketsweep.symmetry import Permutable
 from ticketsweep.train.controls import SHUFFLED_MASK, control_mask
 from ticketsweep.train.learning import UnitGating, WeightGating
@@ -27,6 +28,8 @@ from ticketsweep.train.pack import Layout, Weights
 from ticketsweep.train.units import Units
 
 Arrays = dict[str, NDArray[Any]]
+Symmetry = tuple[Permutable, ...]
+Row = tuple[int, int]  # of weights, and of masks
 
 
 def transferred(pack: TicketPack, work: Work) -> Generator[StageProgress, None, Measures]:
@@ -34,27 +37,31 @@ def transferred(pack: TicketPack, work: Work) -> Generator[StageProgress, None, 
 
     Beside it that of the first's mask with its units relabelled like the second's, by their weights
     W_k alone, so that nothing of the second's own ticket is used; of the first's gates shuffled
-    within each layer; and of both replicates' own tickets.
+    within each layer; and of both replicates' own tickets. W_k hangs on the init seed alone, so a
+    mask is scored once on the weights of each.
     """
+    rows = [(_first_of_init(pack, second), pack.row_of(first)) for first, second in work.pairs]
+    networks = list(dict.fromkeys(rows))
     own = accuracies(pack, pack.classes)
-    rows = [(pack.row_of(second), pack.row_of(first)) for first, second in work.pairs]
-    plain = accuracies(pack, (yield from _classes(pack, pack.kept, rows, work)))
+    plain = accuracies(pack, (yield from _classes(pack, pack.kept, networks, work)))
     shuffled = _shuffled(pack)
-    control = accuracies(pack, (yield from _classes(pack, shuffled, rows, work)))
-    found: Measures = [
-        {
-            "accuracy": plain[at],
-            "shuffled_accuracy": control[at],
-            "own_accuracy": own[of],
-            "source_accuracy": own[by],
-        }
-        for at, (of, by) in enumerate(rows)
-    ]
+    control = accuracies(pack, (yield from _classes(pack, shuffled, networks, work)))
     symmetry = symmetry_of(pack)
+    matched: list[float | None] = [None] * len(networks)
     if symmetry is not None:
-        matched = yield from _matched_accuracies(pack, work, symmetry)
-        for measures, accuracy in zip(found, matched, strict=True):
-            measures["matched_accuracy"] = accuracy
+        matched = yield from _matched_accuracies(pack, networks, symmetry, work)
+    found: Measures = []
+    for (_, second), row in zip(work.pairs, rows, strict=True):
+        at = networks.index(row)
+        found.append(
+            {
+                "accuracy": plain[at],
+                "matched_accuracy": matched[at],
+                "shuffled_accuracy": control[at],
+                "own_accuracy": own[pack.row_of(second)],
+                "source_accuracy": own[row[1]],
+            }
+        )
     return found
 
 
@@ -92,7 +99,7 @@ def aligned(pack: TicketPack, work: Work) -> Generator[StageProgress, None, Meas
     return found
 
 
-def symmetry_of(pack: TicketPack) -> tuple[Permutable, ...] | None:
+def symmetry_of(pack: TicketPack) -> Symmetry | None:
     """Which units of the model can change places; None where that is not known, or none can."""
     try:
         symmetry = permutation_symmetry(pack.bench.plan.build(), input_shape=pack.input_shape)
@@ -102,42 +109,42 @@ def symmetry_of(pack: TicketPack) -> tuple[Permutable, ...] | None:
 
 
 def _matched_accuracies(
-    pack: TicketPack, work: Work, symmetry: tuple[Permutable, ...]
+    pack: TicketPack, rows: Sequence[Row], symmetry: Symmetry, work: Work
 ) -> Generator[StageProgress, None, list[float | None]]:
     orders: dict[tuple[int, int], Mapping[str, NDArray[np.int64]]] = {}
     found: list[float | None] = []
     some = pack.bench.evaluator.networks_at_once
-    for start in range(0, len(work.pairs), some):
-        pairs = work.pairs[start : start + some]
-        for first, second in pairs:
-            inits = first.init_seed, second.init_seed
+    for start in range(0, len(rows), some):
+        masks: list[Weights] = []
+        places: list[Row] = []
+        for of, by in rows[start : start + some]:
+            inits = of, _first_of_init(pack, pack.replicates[by])
             if inits not in orders:
-                a, b = (_weights(pack, pack.row_of(each)) for each in (second, first))
+                a, b = (_weights(pack, row) for row in inits)
                 orders[inits] = match_units(a, b, symmetry, restarts=RESTARTS).permutations
-        masks = [_relabelled(pack, pair, orders, symmetry) for pair in pairs]
-        rows = [(pack.row_of(second), at) for at, (_, second) in enumerate(pairs)]
-        scoring = _classes(pack, _stacked(masks), rows, work)
-        found += accuracies(pack, (yield from scoring))
+            places.append((of, len(masks)))
+            masks.append(_relabelled(pack, by, orders[inits], symmetry))
+        found += accuracies(pack, (yield from _classes(pack, _stacked(masks), places, work)))
     return found
 
 
+def _first_of_init(pack: TicketPack, replicate: Replicate) -> int:
+    """The first row with the same weights W_k."""
+    return [each.init_seed for each in pack.replicates].index(replicate.init_seed)
+
+
 def _classes(
-    pack: TicketPack, masks: Weights, rows: Sequence[tuple[int, int]], work: Work
+    pack: TicketPack, masks: Weights, rows: Sequence[Row], work: Work
 ) -> Generator[StageProgress, None, NDArray[np.int64]]:
     """What the pack's weights under these masks take the images for."""
     return classes_of(pack.bench, pack.weights, masks, rows, stage=work.kind)
 
 
 def _relabelled(
-    pack: TicketPack,
-    pair: Pair,
-    orders: Mapping[tuple[int, int], Mapping[str, NDArray[np.int64]]],
-    symmetry: tuple[Permutable, ...],
+    pack: TicketPack, row: int, orders: Mapping[str, NDArray[np.int64]], symmetry: Symmetry
 ) -> Weights:
-    """What the first replicate's ticket keeps, its units in the places of the second's."""
-    first, second = pair
-    masks = _by_name(pack, pack.kept, pack.row_of(first))
-    own = permuted(masks, orders[first.init_seed, second.init_seed], symmetry)
+    """What a ticket keeps, its units in other places: one row."""
+    own = permuted(_by_name(pack, pack.kept, row), orders, symmetry)
     tensors = [{name: torch.from_numpy(mask) for name, mask in own.items()}]
     network, device = pack.bench.network, pack.kept.gated.device
     return Weights(

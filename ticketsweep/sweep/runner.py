@@ -132,7 +132,7 @@ def _run(
     shared = sum(_size(dataset) for dataset in datasets.values())
     folder = storage.tracking_folder()
     with (
-        connect(address, cpus=_local_cpus(), shared_bytes=shared) as cluster,
+        connect(address, cpus=local_cpus(), shared_bytes=shared) as cluster,
         tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
     ):
         interrupts.install()
@@ -225,7 +225,7 @@ def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:
 def _check_resources(spec: SweepSpec) -> None:
     """Refuse what this machine can never give; a cluster may still grow."""
     wanted = spec.settings.resources
-    have = {"cpus": float(_local_cpus())}
+    have = {"cpus": float(local_cpus())}
     if wanted.gpus:
         import torch
 
@@ -244,7 +244,7 @@ def _check_resources(spec: SweepSpec) -> None:
         raise ConfigError(spec.source, faults)
 
 
-def _local_cpus() -> int:
+def local_cpus() -> int:
     """Processors that this process may use, at least 1."""
     cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
     cpus = cpus or float(os.cpu_count() or 1)

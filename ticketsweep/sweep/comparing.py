@@ -1,0 +1,206 @@
+"""Comparisons of trials' tickets: of one in this process, of many a Ray task for each.
+
+Whoever compares a trial stores what it finds, so that nothing is lost on the way to the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ticketsweep.config import TrialConfig
+from ticketsweep.errors import TicketsweepError
+from ticketsweep.progress import StageProgress
+from ticketsweep.revisit.jobs import Job
+from ticketsweep.store.paths import Storage
+from ticketsweep.sweep.interrupts import Interrupts
+from ticketsweep.sweep.runner import local_cpus
+
+# What is slow to import is imported once it is needed.
+if TYPE_CHECKING:
+    from ticketsweep.train.data import Dataset
+    from ticketsweep.trial import DataKey
+
+_PATIENCE_SECONDS = 0.5  # between two looks at whether Ctrl-C was pressed
+_DEATHS = 2  # of a trial's worker, before it is given up
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of one trial's comparisons.
+
+    Attributes
+    ----------
+    notes: sentences that one should know.
+    error: why they are not there; None where they are.
+    """
+
+    trial_id: str
+    notes: tuple[str, ...]
+    error: str | None
+
+
+class ComparingObserver(Protocol):
+    """Told of everything in the driver's main thread."""
+
+    def phase(self, text: str) -> None:
+        """What is going on while nothing else moves."""
+
+    def begun(self, trials: int) -> None:
+        """So many trials are to be compared."""
+
+    def stepped(self, trial_id: str, progress: StageProgress) -> None:
+        """A trial of this process has come further."""
+
+    def ended(self, trial: Ended) -> None:
+        """A trial's comparisons are stored, or cannot be made."""
+
+
+def compare_trials(
+    jobs: Sequence[Job],
+    *,
+    storage: Storage,
+    settings: Sequence[str],
+    address: str | None,
+    observer: ComparingObserver,
+) -> list[Ended]:
+    """Compare the tickets of trials, as many at once as there are processors.
+
+    A single trial is compared in this process, and so are several on a single processor. Trials
+    that ran on a GPU get one, if the cluster has any.
+
+    Parameters
+    ----------
+    jobs: at least one.
+    settings: `KEY=VALUE` strings that say where things are now.
+    address: of a running Ray cluster; None starts a local Ray and ends it again.
+
+    Raises
+    ------
+    KeyboardInterrupt: after Ctrl-C or SIGTERM; what has been compared until then is stored.
+    UserError: there is no cluster at the address, or no data; or what is wrong with the only trial.
+    """
+    from ticketsweep.revisit.bench import config_now
+    from ticketsweep.trial import data_key, load_data
+
+    configs = [config_now(job.row, settings) for job in jobs]
+    datasets: dict[DataKey, Dataset] = {}
+    for config in configs:
+        if data_key(config) not in datasets:
+            observer.phase(f"loading {config.dataset}")
+            datasets[data_key(config)] = load_data(config)
+    work = [_Work(job, config, data_key(config)) for job, config in zip(jobs, configs, strict=True)]
+    with Interrupts() as interrupts:
+        if len(jobs) == 1 or (address is None and local_cpus() == 1):
+            return _here(work, storage, datasets, observer, interrupts)
+        return _by_ray(work, storage, datasets, address, observer, interrupts)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A job, its trial's configuration as things are now, and which data set it needs."""
+
+    job: Job
+    config: TrialConfig
+    data: DataKey
+
+
+def _here(
+    work: Sequence[_Work],
+    storage: Storage,
+    datasets: Mapping[DataKey, Dataset],
+    observer: ComparingObserver,
+    interrupts: Interrupts,
+) -> list[Ended]:
+    """One trial after the other, in this process."""
+    found = []
+    observer.begun(len(work))
+    for each in work:
+        comparing = _steps(each.job, each.config, datasets[each.data], storage)
+        while True:
+            interrupts.check()
+            try:
+                observer.stepped(each.job.trial_id, next(comparing))
+            except StopIteration as end:
+                found.append(Ended(each.job.trial_id, end.value, None))
+                break
+            except TicketsweepError as error:
+                if len(work) == 1:
+                    raise
+                found.append(Ended(each.job.trial_id, (), _one_line(error)))
+                break
+        observer.ended(found[-1])
+    return found
+
+
+def _by_ray(
+    work: Sequence[_Work],
+    storage: Storage,
+    datasets: Mapping[DataKey, Dataset],
+    address: str | None,
+    observer: ComparingObserver,
+    interrupts: Interrupts,
+) -> list[Ended]:
+    """A task for each trial."""
+    observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
+    from ticketsweep.sweep.cluster import connect  # first: it sets Ray's environment
+
+    # isort: split
+    import ray
+
+    place = storage.uri if storage.local is None else str(storage.local)
+    size = sum(each.train_images.nbytes + each.test_images.nbytes for each in datasets.values())
+    found: list[Ended] = []
+    with connect(address, cpus=local_cpus(), shared_bytes=size) as cluster:
+        interrupts.install()
+        shared = {key: ray.put(dataset) for key, dataset in datasets.items()}
+        compared = ray.remote(num_cpus=1, max_retries=_DEATHS)(_compared)
+        observer.begun(len(work))
+        waiting = {}
+        for each in work:
+            gpus = 1 if cluster.gpus >= 1 and each.job.row["device"] != "cpu" else 0
+            task = compared.options(num_gpus=gpus)
+            waiting[task.remote(each.job, each.config, shared[each.data], place)] = each.job
+        while waiting:
+            interrupts.check()
+            for result in ray.wait(list(waiting), timeout=_PATIENCE_SECONDS)[0]:
+                job = waiting.pop(result)
+                try:
+                    found.append(ray.get(result))
+                except ray.exceptions.RayError as error:
+                    found.append(
+                        Ended(job.trial_id, (), f"its worker was lost: {_one_line(error)}")
+                    )
+                observer.ended(found[-1])
+        observer.phase("stopping Ray")
+    return found
+
+
+def _compared(job: Job, config: TrialConfig, dataset: Dataset, storage: str) -> Ended:
+    """What a worker does: one trial, to the end."""
+    import torch
+
+    torch.set_num_threads(1)
+    comparing = _steps(job, config, dataset, Storage.open(storage, create=False))
+    while True:
+        try:
+            next(comparing)
+        except StopIteration as end:
+            return Ended(job.trial_id, end.value, None)
+        except Exception as error:
+            kind = "" if isinstance(error, TicketsweepError) else f"{type(error).__name__}: "
+            return Ended(job.trial_id, (), f"{kind}{_one_line(error)}")
+
+
+def _steps(
+    job: Job, config: TrialConfig, dataset: Dataset, storage: Storage
+) -> Generator[StageProgress, None, tuple[str, ...]]:
+    from ticketsweep.revisit.comparing import compare_trial
+
+    return compare_trial(storage, job, config=config, dataset=dataset)
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
