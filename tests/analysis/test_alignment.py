@@ -57,9 +57,9 @@ def coverage(hits: list[bool]) -> float:
 def test_the_overlap_of_independent_tickets_covers_zero_in_a_thousand_repetitions() -> None:
     rng, found = np.random.default_rng(0), []
     for at in range(1000):
-        chance = ("layers", "inputs")[at % 2]
+        options = {"chance": ("layers", "inputs")[at % 2], "dealt": ("masks", "tickets")[at // 500]}
         a, b = ticket(rng), ticket(rng)
-        found.append(aligned_overlap(a, b, SYMMETRY, chance=chance, draws=5, restarts=1))
+        found.append(aligned_overlap(a, b, SYMMETRY, **options, draws=4, restarts=1))
     for of in zip(*((overlap.pooled, *overlap.layers) for overlap in found), strict=True):
         for agreements in ([one.before for one in of], [one.after for one in of]):
             hits = [one.interval.low <= 0 <= one.interval.high for one in agreements]
@@ -166,6 +166,28 @@ def test_what_both_owe_to_the_inputs_is_agreement_only_against_layers() -> None:
     assert abs(first["inputs"].mean()) < 3.5 * first["inputs"].std() / math.sqrt(40)
 
 
+def test_masks_that_follow_their_weights_agree_only_against_masks() -> None:
+    rng = np.random.default_rng(0)
+
+    def positive() -> Ticket:
+        """The large positive weights of a random network: a rule, but no structure."""
+        of = weights(rng)
+        return Ticket({layer: value > 0.5 for layer, value in of.items()}, of)
+
+    for matched_by in ("ticket", "weights"):
+        for dealt, is_agreement in (("masks", True), ("tickets", False)):
+            found = [
+                aligned_overlap(
+                    positive(), positive(), SYMMETRY,
+                    matched_by=matched_by, dealt=dealt, draws=5, restarts=1,
+                ).pooled.after.corrected
+                for _ in range(40)
+            ]  # fmt: skip
+            error = np.std(found) / math.sqrt(len(found))
+            assert (np.mean(found) > 5 * error) == is_agreement
+            assert is_agreement or abs(np.mean(found)) < 3.5 * error
+
+
 def test_the_same_arguments_give_the_same_result() -> None:
     rng = np.random.default_rng(0)
     a, b = ticket(rng), ticket(rng)
@@ -227,5 +249,7 @@ def test_tickets_that_do_not_fit_are_refused() -> None:
         aligned_overlap(a, a, SYMMETRY, draws=1)
     with pytest.raises(ValueError, match="chance must be layers or inputs, got 'rows'"):
         aligned_overlap(a, a, SYMMETRY, chance="rows")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="dealt must be masks or tickets, got 'rows'"):
+        aligned_overlap(a, a, SYMMETRY, dealt="rows")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="matched_by must be ticket, weights or masks, got 'x'"):
         aligned_overlap(a, a, SYMMETRY, matched_by="x")  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 Masks = Mapping[str, NDArray[np.bool_]]
 MatchedBy = Literal["ticket", "weights", "masks"]
 Chance = Literal["layers", "inputs"]
+Dealt = Literal["masks", "tickets"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class AlignedOverlap:
     layers: in the order of a's masks.
     pooled: over all layers: counts, their chance level and largest values summed.
     matching: of b's units to a's.
-    matched_by, chance: as asked for.
+    matched_by, chance, dealt: as asked for.
     """
 
     layers: tuple[LayerAlignment, ...]
@@ -157,6 +158,7 @@ class AlignedOverlap:
     matching: Matching
     matched_by: MatchedBy
     chance: Chance
+    dealt: Dealt
 
     def __str__(self) -> str:
         return f"{self.pooled} (units matched by {self.matched_by})"
@@ -169,15 +171,16 @@ def aligned_overlap(
     *,
     matched_by: MatchedBy = "ticket",
     chance: Chance = "layers",
+    dealt: Dealt = "masks",
     draws: int = 20,
     restarts: int = 3,
     seed: int = 0,
 ) -> AlignedOverlap:
     """Overlap of two tickets' masks before and after matching, each against its chance level.
 
-    Chance draws the masks of b anew and leaves all else: before matching, the number of shared
-    gates is then hypergeometric. After it, it is so only where weights alone were matched, which
-    know nothing of the masks; else each of `draws` is matched to a as the ticket itself was.
+    Chance deals out the gates of b anew: before matching, the number of shared gates is then
+    hypergeometric. After it, it is so only where weights alone were matched, which know nothing of
+    the masks; else each of `draws` is matched to a as the ticket itself was.
 
     Parameters
     ----------
@@ -187,6 +190,10 @@ def aligned_overlap(
         layers whose inputs are never permuted (`inputs`): what both tickets owe to the data, such
         as pixels that are always dark, is then no agreement. A column is an input or, of a
         convolution, one entry of the kernel of one input channel.
+    dealt: whether chance deals out `masks` alone, or `tickets`: every gate with its weight. Masks
+        that follow each gate's own weight (keep positive ones, say) agree wherever weights are
+        matched, without any structure in common; `tickets` counts that as chance. It is meant for
+        initial weights: the structure of trained ones is lost when they are dealt out.
     draws: >= 2 random masks, where chance is not known exactly.
     restarts: of each matching.
 
@@ -203,38 +210,38 @@ def aligned_overlap(
         raise ValueError(f"draws must be >= 2 for a standard deviation, got {draws}")
     if chance not in ("layers", "inputs"):
         raise ValueError(f"chance must be layers or inputs, got {chance!r}")
+    if dealt not in ("masks", "tickets"):
+        raise ValueError(f"dealt must be masks or tickets, got {dealt!r}")
     if a.masks.keys() != b.masks.keys():
         raise ValueError(
             f"both tickets must have masks of the same layers, got {sorted(a.masks)} and "
             f"{sorted(b.masks)}"
         )
-    given = _matched_arrays(a, a.masks, matched_by)
+    given = _matched_arrays(a, matched_by)
 
-    def match(masks: Masks) -> Matching:
-        arrays = _matched_arrays(b, masks, matched_by)
+    def match(other: Ticket) -> Matching:
+        arrays = _matched_arrays(other, matched_by)
         return match_units(given, arrays, symmetry, restarts=restarts, seed=seed)
 
-    def shared(masks: Masks, matching: Matching) -> NDArray[np.int64]:
-        """Gates kept by both masks, by layer: int64 (L,)."""
-        return _shared(a.masks, permuted(masks, matching.permutations, symmetry))
+    def shared(other: Ticket, matching: Matching) -> NDArray[np.int64]:
+        """Gates kept by both tickets, by layer: int64 (L,)."""
+        return _shared(a.masks, permuted(other.masks, matching.permutations, symmetry))
 
-    matching = match(b.masks)
+    matching = match(b)
     by_column = _reading_inputs(a.masks, symmetry) if chance == "inputs" else set()
-    is_blind = matched_by == "weights"  # to masks: what they share stays hypergeometric
-    drawn = np.zeros((0 if is_blind else draws, len(a.masks)))
+    is_exact = (matched_by, dealt) == ("weights", "masks")
+    drawn = np.zeros((0 if is_exact else draws, len(a.masks)))
     for draw in range(len(drawn)):
         rng = np.random.default_rng(derive_seed(seed, "chance", str(draw)))
-        masks = {
-            layer: _shuffled(b.masks[layer], rng, by_column=layer in by_column) for layer in a.masks
-        }
-        drawn[draw] = shared(masks, match(masks))
+        other = _dealt_anew(b, rng, by_column, dealt)
+        drawn[draw] = shared(other, match(other))
 
     sizes = np.array([mask.size for mask in a.masks.values()])
     kept = np.array([[np.count_nonzero(of.masks[x]) for x in a.masks] for of in (a, b)])
     exact = np.array(
         [_hypergeometric(mask, b.masks[x], x in by_column) for x, mask in a.masks.items()]
     )
-    before, after = _shared(a.masks, b.masks), shared(b.masks, matching)
+    before, after = _shared(a.masks, b.masks), shared(b, matching)
 
     def measured(name: str, of: slice) -> LayerAlignment:
         """Figures of these layers, summed."""
@@ -242,7 +249,7 @@ def aligned_overlap(
         mean, variance = (float(moment) for moment in exact[of].sum(axis=0))
         unmatched = Agreement(int(before[of].sum()), mean, math.sqrt(variance), largest, None)
         matched = replace(unmatched, shared=int(after[of].sum()))
-        if not is_blind:
+        if not is_exact:
             sums = drawn[:, of].sum(axis=1)
             mean, sd = float(sums.mean()), float(sums.std(ddof=1))
             matched = replace(matched, chance=mean, sd=sd, draws=draws)
@@ -250,20 +257,22 @@ def aligned_overlap(
         return LayerAlignment(name, int(sizes[of].sum()), (of_a, of_b), unmatched, matched)
 
     layers = tuple(measured(name, slice(at, at + 1)) for at, name in enumerate(a.masks))
-    return AlignedOverlap(layers, measured(ALL_LAYERS, slice(None)), matching, matched_by, chance)
+    return AlignedOverlap(
+        layers, measured(ALL_LAYERS, slice(None)), matching, matched_by, chance, dealt
+    )
 
 
-def _matched_arrays(ticket: Ticket, masks: Masks, matched_by: MatchedBy) -> dict[str, NDArray[Any]]:
-    """What of a ticket is made like the other's, if these are its masks."""
+def _matched_arrays(ticket: Ticket, matched_by: MatchedBy) -> dict[str, NDArray[Any]]:
+    """What of a ticket is made like the other's."""
     if matched_by == "masks":
-        return dict(masks)
+        return dict(ticket.masks)
     if matched_by == "weights":
         return dict(ticket.weights)
     if matched_by == "ticket":
-        return {
-            name: np.where(masks[name], weights, 0) if name in masks else weights
-            for name, weights in ticket.weights.items()
+        kept = {
+            name: np.where(mask, ticket.weights[name], 0) for name, mask in ticket.masks.items()
         }
+        return {**ticket.weights, **kept}
     raise ValueError(f"matched_by must be ticket, weights or masks, got {matched_by!r}")
 
 
@@ -277,12 +286,18 @@ def _reading_inputs(masks: Masks, symmetry: Sequence[Permutable]) -> set[str]:
     return {layer for layer, mask in masks.items() if mask.ndim > 1 and layer not in reordered}
 
 
-def _shuffled(
-    mask: NDArray[np.bool_], rng: np.random.Generator, *, by_column: bool
-) -> NDArray[np.bool_]:
-    if by_column:
-        return rng.permuted(mask, axis=0)  # each column by itself
-    return rng.permutation(mask.reshape(-1)).reshape(mask.shape)
+def _dealt_anew(
+    ticket: Ticket, rng: np.random.Generator, by_column: set[str], dealt: Dealt
+) -> Ticket:
+    """The ticket with the gates of each layer, or of each of its columns, in a random order."""
+    masks, weights = dict(ticket.masks), dict(ticket.weights)
+    for layer, mask in ticket.masks.items():
+        order = np.arange(mask.size).reshape(mask.shape)
+        order = rng.permuted(order, axis=0 if layer in by_column else None)
+        masks[layer] = mask.reshape(-1)[order]
+        if dealt == "tickets":
+            weights[layer] = weights[layer].reshape(-1)[order]
+    return Ticket(masks, weights)
 
 
 def _hypergeometric(

@@ -87,13 +87,12 @@ def match_units(
     if restarts < 1:
         raise ValueError(f"restarts must be >= 1, got {restarts}")
     problem = _Problem(_real(a, "a"), _real(b, "b"), symmetry)
-    identity = {group.name: np.arange(group.units) for group in symmetry}
     rng = np.random.default_rng(derive_seed(seed, "matching"))
     first = rng.permutation(len(symmetry))
     found = [problem.ascend(rng, np.roll(first, restart)) for restart in range(restarts)]
     reached = [problem.objective(permutations) for permutations in found]
     best = int(np.argmax(reached))
-    unmatched = problem.objective(identity)
+    unmatched = problem.objective({})
     return Matching(found[best], reached[best], unmatched, problem.norm, tuple(reached))
 
 
@@ -283,8 +282,7 @@ def _entries(span: Span, units: int) -> tuple[slice, ...]:
 
 def _rows(array: Floats, span: Span, units: int) -> Floats:
     """The entries of each unit in a row: float64 (units, entries)."""
-    own = np.moveaxis(array[_entries(span, units)], span.dim, 0)
-    return own.reshape(units, -1)
+    return array[_entries(span, units)].swapaxes(0, span.dim).reshape(units, -1)
 
 
 def _assigned(gains: Floats) -> Order:
