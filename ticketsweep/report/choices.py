@@ -10,7 +10,17 @@ import plotly.graph_objects as go
 
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import file_name, label, percent, rounded, safe, short, value_of
-from ticketsweep.report.theme import BLUE, DASHES, GREEN, GREY, OCHRE, PURPLE, VERMILLION, blank
+from ticketsweep.report.theme import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    OCHRE,
+    PURPLE,
+    VERMILLION,
+    blank,
+    filled,
+)
 from ticketsweep.results.report import Importance, ReportData
 from ticketsweep.results.rows import Row, figure_of, finite_number
 
@@ -80,7 +90,7 @@ def _importance(data: ReportData, objective: str) -> Drawn:
                 y=[safe(key) for key in keys],
                 x=[rounded(each.shares.get(key)) for key in keys],
                 name=each.evaluator.partition(" (")[0],
-                marker={"color": colour, "pattern": {"shape": pattern}},
+                marker=filled(colour, pattern),
                 hovertemplate="%{y}: %{x:.2f}<extra>%{fullData.name}</extra>",
             )
         )
@@ -160,15 +170,14 @@ def _parallel(data: ReportData) -> Drawn | None:
         for row in rows
     }
     ranks = {str(each.row["trial_id"]): each.rank for each in data.summary.ranked}
-    figure = blank(470, margin={"b": 96, "l": 30, "r": 30})
+    figure = blank(470, margin={"b": 60, "l": 30, "r": 30}, meta={"narrow": {"tickangle": 60}})
     front = [row for row in rows if ranks.get(str(row["trial_id"])) == 1]
     others = [row for row in rows if ranks.get(str(row["trial_id"])) != 1][:_MOST_OTHERS]
     if others:
         figure.add_trace(_lines("other trials", others, axes, values, GREY, 1.0, 0))
     for at, part in enumerate(_in_groups(front, metrics[0])):
-        low, high = (figure_of(part[i], metrics[0]) for i in (0, -1))
-        told = f"{_told(metrics[0], low)} to {_told(metrics[0], high)}"
-        name = f"rank 1, {label(metrics[0])} {told if low != high else _told(metrics[0], low)}"
+        ends = dict.fromkeys(_told(metrics[0], figure_of(part[i], metrics[0])) for i in (0, -1))
+        name = f"rank 1, {label(metrics[0])} {' to '.join(ends)}"
         figure.add_trace(_lines(name, part, axes, values, _HUES[at % len(_HUES)], 2.2, at))
     for at, axis in enumerate(axes):
         figure.add_vline(x=at, line={"color": GREY, "width": 1})
@@ -184,7 +193,8 @@ def _parallel(data: ReportData) -> Drawn | None:
             )
     figure.update_xaxes(
         tickvals=list(range(len(axes))),
-        ticktext=[safe(_short_key(axis.name)) for axis in axes],
+        ticktext=[_short_key(axis.name) for axis in axes],
+        tickangle=0,
         range=[-0.3, len(axes) - 0.7],
         showgrid=False,
         showline=False,
@@ -257,7 +267,7 @@ def _told(metric: str, value: float | None) -> str:
 
 def _short_key(key: str) -> str:
     """`gate.temperature_end` over two lines."""
-    return key.rpartition(".")[2].replace(" ", "<br>").replace("_", "<br>")
+    return safe(key.rpartition(".")[2]).replace(" ", "<br>").replace("_", "<br>")
 
 
 def _cell(value: object) -> Cell:

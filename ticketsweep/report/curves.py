@@ -95,7 +95,7 @@ def _single(ranked: Ranked, curves: Curves) -> Drawn:
 
 def _panels(metrics: Sequence[str]) -> go.Figure:
     figure = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    figure.update_layout(template=TEMPLATE, height=110 + 170 * len(metrics))
+    figure.update_layout(template=TEMPLATE, height=110 + 190 * len(metrics))
     for panel, metric in enumerate(metrics, start=1):
         figure.update_yaxes(title={"text": axis_label(metric)}, row=panel, col=1)
     figure.update_xaxes(title={"text": "step"}, row=len(metrics), col=1)

@@ -9,7 +9,7 @@ from statistics import fmean
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.figures import first_line, plural
 from ticketsweep.report.text import label, overlap, percent, row_of, same_init, short, with_sd
-from ticketsweep.results.networks import STRONG
+from ticketsweep.results.networks import STRONG, Network
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
 
@@ -39,7 +39,9 @@ def tiles(data: ReportData) -> list[Tile]:
         found.append(Tile(percent(accuracy), f"test accuracy at {percent(sparsity)} sparsity"))
     row = same_init(data.stability.get(str(first["trial_id"])))
     if row is not None and row.corrected is not None:
-        found.append(Tile(f"{row.corrected:z.2f}", "overlap of its tickets from the same weights"))
+        interval = f" [{row.low:z.2f}, {row.high:z.2f}]" if row.low is not None else ""
+        what = f"overlap{interval} beyond chance of its tickets from the same initial weights"
+        found.append(Tile(f"{row.corrected:z.2f}", what))
     for each in data.summary.differences.get(str(first["trial_id"]), []):
         if each.of is STRONG:
             found.append(Tile(f"{100 * each.mean:+.1f}", "points over its best control"))
@@ -69,10 +71,19 @@ def _found(data: ReportData) -> Iterator[str]:
     for each in data.summary.differences.get(str(first["trial_id"]), []):
         side = "above" if each.mean >= 0 else "below"
         yield (
-            f"Its {each.of.label} lies {100 * abs(each.mean):.1f} points {side} the "
-            f"{each.less.label} ({100 * each.low:+.1f} to {100 * each.high:+.1f} over "
+            f"Its {each.of.label} lies {100 * abs(each.mean):.1f} points {side} "
+            f"{_named(each.less)} ({100 * each.low:+.1f} to {100 * each.high:+.1f} over "
             f"{plural(each.n, 'replicate')})."
         )
+
+
+def _named(network: Network) -> str:
+    """`the dense network`; controls by what they are."""
+    if network is STRONG or network.label.startswith("dense"):
+        return f"the {network.label}"
+    what = network.label.replace(", retrained", "")
+    retrained = ", retrained too" if what != network.label else ""
+    return f"the control “{what}”{retrained}"
 
 
 def _ticket(data: ReportData, row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -10,12 +11,13 @@ from plotly.subplots import make_subplots
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT, Stability, StabilityRow
 from ticketsweep.report.drawn import Drawn, Section
-from ticketsweep.report.text import file_name, named, rounded, row_of, safe, short
+from ticketsweep.report.text import file_name, named, rounded, row_of, safe, scaled, short
 from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, PURPLE, TEMPLATE, VERMILLION
 from ticketsweep.results.report import ReportData
 
 _COLUMNS = ("layer", "differs", "density", "jaccard", "expected_jaccard", "corrected", "low",
             "high", "inputs_given", "units_given", "inputs_alive", "units_alive")  # fmt: skip
+_GIVEN = (("inputs", GREEN, "triangle-up"), ("units", OCHRE, "triangle-down"))
 _KINDS = ((SAME_INIT, BLUE, "circle"), (OTHER_INIT, VERMILLION, "square"))
 
 
@@ -42,36 +44,40 @@ def section(data: ReportData) -> Section:
 
 def _figure(name: str, entry: str, stability: Stability) -> Drawn:
     kinds = [kind for kind in _KINDS if any(row.differs == kind[0] for row in stability.rows)]
-    first = kinds[0][0]
+    first, widest = kinds[0][0], kinds[-1][0]
     layers = [row for row in stability.rows if row.differs == first and row.layer != ALL_LAYERS]
     names = [safe(row.layer) for row in layers]
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    figure.update_layout(template=TEMPLATE, height=640, barmode="group")
-    figure.add_trace(
-        go.Bar(
-            x=names,
-            y=[rounded(100 * row.density) if row.density is not None else None for row in layers],
-            marker={"color": GREY},
-            name="kept",
-            showlegend=False,
-            hovertemplate="%{x}: %{y:.1f} % kept<extra></extra>",
-        ),
-        row=1,
-        col=1,
-    )
-    _add_jaccard(figure, names, layers)
-    for differs, colour, symbol in kinds:
-        rows = [row_of(stability, differs, row.layer) for row in layers]
-        _add_overlap(figure, names, rows, differs, colour, symbol)
-    widest = kinds[-1][0]
+    figure.update_layout(template=TEMPLATE, height=640)
+    figure.add_trace(_kept(names, layers), row=1, col=1)
+    figure.add_traces([_gap(layers), *_jaccards(names, layers)], rows=[2] * 3, cols=[1] * 3)
+    marks = [
+        _Mark(
+            differs,
+            "corrected",
+            colour,
+            symbol,
+            [row_of(stability, differs, row.layer) for row in layers],
+        )
+        for differs, colour, symbol in kinds
+    ]
     given = [row_of(stability, widest, row.layer) for row in layers]
-    _add_given(figure, names, given, widest)
+    marks += [
+        _Mark(f"{widest}, given {what}", f"{what}_given", colour, f"{symbol}-open", given)
+        for what, colour, symbol in _GIVEN
+        if any(row is not None and getattr(row, f"{what}_given") is not None for row in given)
+    ]
+    for at, mark in enumerate(marks):
+        shift = 0.12 * (at - (len(marks) - 1) / 2)
+        figure.add_trace(mark.trace(names, shift), row=3, col=1)
     figure.update_yaxes(title={"text": "kept, %"}, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title={"text": "Jaccard"}, rangemode="tozero", row=2, col=1)
-    figure.update_yaxes(title={"text": "overlap beyond chance"}, row=3, col=1)
+    figure.update_yaxes(title={"text": "overlap"}, row=3, col=1)
     figure.add_hline(y=0, line={"color": GREY, "width": 1}, row=3, col=1)
-    figure.update_xaxes(type="category")
+    places = list(range(len(names)))
+    figure.update_xaxes(tickvals=places, ticktext=names, range=[-0.6, len(names) - 0.4])
     gates = "units" if all(row.units_alive is None for row in layers) else "weights"
+    records = [row for row in stability.rows if row.differs in (SAME_INIT, OTHER_INIT)]
     return Drawn(
         name=file_name("layers", name),
         title=_title(layers, first),
@@ -81,102 +87,81 @@ def _figure(name: str, entry: str, stability: Stability) -> Drawn:
         "chance that keeps how much of each input (unit) is kept.",
         figure=figure,
         columns=_COLUMNS,
-        rows=[[getattr(row, column) for column in _COLUMNS] for row in stability.rows
-              if row.differs in (SAME_INIT, OTHER_INIT)],
+        rows=[[getattr(row, column) for column in _COLUMNS] for row in records],
         choice={"Trial": entry},
-    )  # fmt: skip
-
-
-def _add_jaccard(figure: go.Figure, names: Sequence[str], rows: Sequence[StabilityRow]) -> None:
-    for at, row in enumerate(rows):
-        if row.jaccard is not None and row.expected_jaccard is not None:
-            figure.add_trace(
-                go.Scatter(
-                    x=[names[at]] * 2,
-                    y=[rounded(row.expected_jaccard), rounded(row.jaccard)],
-                    mode="lines",
-                    line={"color": GREY, "width": 2},
-                    showlegend=False,
-                    hoverinfo="skip",
-                ),
-                row=2,
-                col=1,
-            )
-    for label, field, symbol in (
-        ("Jaccard by chance", "expected_jaccard", "circle-open"),
-        ("raw Jaccard", "jaccard", "diamond"),
-    ):
-        figure.add_trace(
-            go.Scatter(
-                x=names,
-                y=[rounded(getattr(row, field)) for row in rows],
-                mode="markers",
-                name=label,
-                marker={"color": PURPLE, "symbol": symbol, "size": 10, "line": {"width": 2}},
-                hovertemplate=f"%{{x}}: {label} %{{y:.3f}}<extra></extra>",
-            ),
-            row=2,
-            col=1,
-        )
-
-
-def _add_overlap(
-    figure: go.Figure,
-    names: Sequence[str],
-    rows: Sequence[StabilityRow | None],
-    differs: str,
-    colour: str,
-    symbol: str,
-) -> None:
-    known = [row if row is not None and row.corrected is not None else None for row in rows]
-    mean = [row.corrected if row else None for row in known]
-    up = [row.high - row.corrected if row and row.high is not None and row.corrected is not None
-          else 0 for row in known]  # fmt: skip
-    down = [row.corrected - row.low if row and row.low is not None and row.corrected is not None
-            else 0 for row in known]  # fmt: skip
-    figure.add_trace(
-        go.Scatter(
-            x=names,
-            y=[rounded(value) for value in mean],
-            mode="markers",
-            name=differs,
-            marker={"color": colour, "symbol": symbol, "size": 10},
-            error_y={
-                "type": "data",
-                "array": [rounded(value) for value in up],
-                "arrayminus": [rounded(value) for value in down],
-                "thickness": 1.5,
-                "width": 4,
-            },
-            hovertemplate=f"%{{x}}: {differs} %{{y:.3f}}<extra></extra>",
-        ),
-        row=3,
-        col=1,
     )
 
 
-def _add_given(
-    figure: go.Figure, names: Sequence[str], rows: Sequence[StabilityRow | None], differs: str
-) -> None:
-    for what, colour, symbol in (
-        ("inputs", GREEN, "triangle-up"),
-        ("units", OCHRE, "triangle-down"),
-    ):
-        values = [getattr(row, f"{what}_given") if row else None for row in rows]
-        if any(value is not None for value in values):
-            figure.add_trace(
-                go.Scatter(
-                    x=names,
-                    y=[rounded(value) for value in values],
-                    mode="markers",
-                    name=f"{differs}, given {what}",
-                    marker={"color": colour, "symbol": f"{symbol}-open", "size": 9,
-                            "line": {"width": 2}},
-                    hovertemplate=f"%{{x}}: given {what} %{{y:.3f}}<extra></extra>",
-                ),
-                row=3,
-                col=1,
-            )  # fmt: skip
+def _kept(names: Sequence[str], rows: Sequence[StabilityRow]) -> go.Bar:
+    return go.Bar(
+        x=list(range(len(names))),
+        y=[scaled(row.density, "density") for row in rows],
+        width=0.5,
+        text=names,
+        textposition="none",
+        marker={"color": GREY},
+        showlegend=False,
+        hovertemplate="%{text}: %{y:.1f} % kept<extra></extra>",
+    )
+
+
+def _gap(rows: Sequence[StabilityRow]) -> go.Scatter:
+    """Lines from what chance gives to what was found."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for at, row in enumerate(rows):
+        if row.jaccard is not None and row.expected_jaccard is not None:
+            x += [at, at, None]
+            y += [rounded(row.expected_jaccard), rounded(row.jaccard), None]
+    line = {"color": GREY, "width": 2}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+
+
+def _jaccards(names: Sequence[str], rows: Sequence[StabilityRow]) -> list[go.Scatter]:
+    return [
+        go.Scatter(
+            x=list(range(len(names))),
+            y=[rounded(getattr(row, field)) for row in rows],
+            mode="markers",
+            name=told,
+            text=names,
+            marker={"color": PURPLE, "symbol": symbol, "size": 10, "line": {"width": 2}},
+            hovertemplate=f"%{{text}}: {told} %{{y:.3f}}<extra></extra>",
+        )
+        for told, field, symbol in (
+            ("Jaccard by chance", "expected_jaccard", "circle-open"),
+            ("raw Jaccard", "jaccard", "diamond"),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """One figure of every layer, with its interval if it is the overlap itself."""
+
+    told: str
+    field: str
+    colour: str
+    symbol: str
+    rows: Sequence[StabilityRow | None]
+
+    def trace(self, names: Sequence[str], shift: float) -> go.Scatter:
+        values = [getattr(row, self.field) if row else None for row in self.rows]
+        up, down = [], []
+        for row, value in zip(self.rows, values, strict=True):
+            has = self.field == "corrected" and row is not None and value is not None
+            up.append(rounded(row.high - value) if row and has and row.high is not None else 0)
+            down.append(rounded(value - row.low) if row and has and row.low is not None else 0)
+        return go.Scatter(
+            x=[at + shift for at in range(len(names))],
+            y=[rounded(value) for value in values],
+            mode="markers",
+            name=self.told,
+            text=names,
+            marker={"color": self.colour, "symbol": self.symbol, "size": 10, "line": {"width": 2}},
+            error_y={"type": "data", "array": up, "arrayminus": down, "thickness": 1.5, "width": 4},
+            hovertemplate=f"%{{text}}: {self.told} %{{y:.3f}}<extra></extra>",
+        )
 
 
 def _title(rows: Sequence[StabilityRow], differs: str) -> str:

@@ -82,10 +82,11 @@ def _figure(ranked: Ranked, stability: Stability, pairs: PairFigures, layer: str
             "len": 0.6,
             "x": 0,
             "xanchor": "left",
-            "y": -0.14,
-            "yanchor": "top",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
             "outlinewidth": 0,
-            "title": {"text": "overlap beyond chance", "side": "top"},
+            "title": {"text": "overlap beyond chance", "side": "top", "font": {"size": 12}},
         },
     )
     figure.update_xaxes(showgrid=False, showline=False, ticks="", type="category")

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -16,12 +17,11 @@ from plotly.offline import get_plotlyjs
 
 from ticketsweep import __version__
 from ticketsweep.display.figures import plural
-from ticketsweep.display.sweeps import objectives_text
 from ticketsweep.report.contents import sections
 from ticketsweep.report.drawn import Drawn, Section
 from ticketsweep.report.findings import cautions, findings, tiles
 from ticketsweep.report.reproduction import reproduction
-from ticketsweep.report.text import cell
+from ticketsweep.report.text import cell, label
 from ticketsweep.report.theme import DARK, TEMPLATE
 from ticketsweep.report.tickets import tickets_table
 from ticketsweep.report.words import METHOD, WORDS
@@ -47,7 +47,8 @@ def report_page(data: ReportData, *, made: datetime) -> str:
         "tables": tables.known,
     }
     contents = [(part.key, part.heading) for part in parts]
-    contents += [("table", "Tickets"), ("words", "Words"), ("again", "To reproduce it")]
+    contents += [("table", "Tickets"), ("words", "Words"), ("method", "How it is computed")]
+    contents += [("again", "To reproduce it")]
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -142,7 +143,7 @@ class _Tables:
 def _head(data: ReportData) -> str:
     told = [f"{model} on {dataset}" for model, dataset in data.problems[:3]]
     more = f" and {len(data.problems) - 3} more" if len(data.problems) > 3 else ""
-    aims = objectives_text(data.view.objectives)
+    aims = ", ".join(f"{label(name)} ({way})" for name, way in data.view.objectives.items())
     problem = f"{'; '.join(told)}{more} · " if told else ""
     return (
         '<header class="top"><p class="kicker">Which sparse subnetworks win, and does another seed '
@@ -166,7 +167,7 @@ def _findings(data: ReportData) -> str:
         for tile in tiles(data)
     )
     found = "".join(f"<li>{escape(each)}</li>" for each in findings(data))
-    care = "".join(f"<li>{escape(each)}</li>" for each in cautions(data))
+    care = "".join(f"<li>{_prose(each)}</li>" for each in cautions(data))
     said = f'<ul class="found">{found}</ul>' if found else ""
     box = (
         f'<aside class="care"><h3>With care, or not at all</h3><ul>{care}</ul></aside>'
@@ -187,12 +188,17 @@ def _section(section: Section, tables: _Tables) -> str:
     if chosen:
         shown = "".join(_figure(each, tables, hidden=at > 0) for at, each in enumerate(chosen))
         parts.append(f'<div class="panel">{_menus(menus, chosen)}{shown}</div>')
-    notes = "".join(f"<li>{escape(note)}</li>" for note in section.notes)
+    notes = "".join(f"<li>{_prose(note)}</li>" for note in section.notes)
     box = f'<aside class="care"><ul>{notes}</ul></aside>' if notes else ""
     return (
         f'<section id="{section.key}"><h2>{escape(section.heading)}</h2>'
         f'<p class="intro">{escape(section.intro)}</p>{box}{"".join(parts)}</section>\n'
     )
+
+
+def _prose(sentence: str) -> str:
+    """A sentence as HTML; what stands in backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
 def _menus(names: Sequence[str], figures: Sequence[Drawn]) -> str:
@@ -232,6 +238,7 @@ def _words() -> str:
     words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(said)}</dd>" for word, said in WORDS)
     method = "".join(f"<li>{escape(each)}</li>" for each in METHOD)
     return (
-        f'<section id="words"><h2>Words</h2><dl>{words}</dl><h2 id="method">How the figures are '
-        f'computed</h2><ul class="found">{method}</ul></section>'
+        f'<section id="words"><h2>Words</h2><dl>{words}</dl></section>'
+        '<section id="method"><h2>How the '
+        f'figures are computed</h2><ul class="found">{method}</ul></section>'
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import plotly.graph_objects as go
 
+from ticketsweep.report.beside import controls, dense_line, stars
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.published import Published, published_for
 from ticketsweep.report.text import (
     axis_label,
     file_name,
@@ -21,21 +20,13 @@ from ticketsweep.report.text import (
     scaled,
     short,
 )
-from ticketsweep.report.theme import GREY, INK, SCALE, SYMBOLS, VERMILLION, blank
-from ticketsweep.results.networks import NETWORKS, STRONG
+from ticketsweep.report.theme import GREY, INK, SCALE, SYMBOLS, blank
 from ticketsweep.results.ranking import domination_ranks
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, figure_of, finite_number
 
 _HEIGHT = 520
 _MOST_COLOURS = 7  # entries of the menu
-_SYMBOLS_OF_CONTROLS = ("x-thin-open", "triangle-down-open", "cross-thin-open")
-_CONTROLS = [
-    network
-    for network in NETWORKS
-    if network.test in ("shuffled_mask_accuracy", "reinitialized_accuracy", "random_mask_accuracy")
-]
-_DENSE = next(network for network in NETWORKS if network.test == "dense_accuracy")
 
 
 @dataclass(frozen=True)
@@ -130,20 +121,27 @@ def _figure(data: ReportData, metric: str, colour: str) -> Drawn | None:
             own = [p for p in points if p.family == family and (p.colour is not None) is has]
             if own:
                 figure.add_trace(_trials(own, metric, colour, safe(family), symbol, log=log))
+        figure.add_trace(_legend(safe(family), symbol))
+    below = []
     if metric == "strong_accuracy":
-        figure.add_traces(list(_controls(data, points)))
-        _add_dense(figure, data)
-        for published in _published(data):
-            figure.add_trace(_star(published))
+        below = list(controls(data, [point.row for point in points]))
+        figure.add_traces([*below, *dense_line(data), *stars(data)])
     figure.update_layout(
-        xaxis={"title": {"text": "sparsity, % of weights removed"}},
-        yaxis={"title": {"text": axis_label(metric)}},
+        xaxis={
+            "title": {"text": "sparsity, % of weights removed"},
+            "anchor": "y2" if below else "y",
+        },
+        yaxis={"title": {"text": axis_label(metric)}, "domain": [0.36, 1] if below else [0, 1]},
         coloraxis=_colour_axis([p.colour for p in points], colour, log=log),
         margin={"b": 110},
     )
+    if below:
+        figure.update_layout(yaxis2={"title": {"text": "controls, %"}, "domain": [0, 0.3]})
     lead, end = front[0], front[-1]
     title = f"{percent(lead.accuracy)} {label(metric)} at {percent(lead.sparsity)} sparsity"
-    if end is not lead:
+    if end is lead:
+        title = f"The best: {title}"
+    else:
         title = f"From {title} to {percent(end.accuracy)} at {percent(end.sparsity)}"
     return Drawn(
         name=file_name("pareto", metric, colour),
@@ -151,7 +149,7 @@ def _figure(data: ReportData, metric: str, colour: str) -> Drawn | None:
         caption=f"Colour{' and size are' if colour == 'stability' else ' is'} {label(colour)}; the "
         "shape is the gate family; a dark outline marks rank 1 by the sweep's objectives; the "
         f"stepped line joins the trials that no other beats in both figures ({len(front)} of "
-        f"{len(points)}){_of_controls(data) if metric == 'strong_accuracy' else ''}.",
+        f"{len(points)}){'; below, on an axis of their own, the controls' if below else ''}.",
         figure=figure,
         columns=("trial", "rank", "gate family", "sparsity", metric, *_third(colour)),
         rows=[_record(point, colour) for point in points],
@@ -184,11 +182,10 @@ def _trials(
     points: Sequence[_Point], metric: str, colour: str, family: str, symbol: str, *, log: bool
 ) -> go.Scatter:
     """Trials of one family, all with a colour or all without."""
-    hue: dict[str, object] = {"color": GREY, "opacity": 0.6}
-    name = f"{family}, no {safe(label(colour))}"
+    hue: dict[str, object] = {"color": GREY, "opacity": 0.5}
     if points[0].colour is not None:
         values = [_on_scale(point.colour, log=log) for point in points]
-        hue, name = {"color": values, "coloraxis": "coloraxis"}, family
+        hue = {"color": values, "coloraxis": "coloraxis"}
     shown = label(colour)
     sizes: list[float] | int = 10
     if colour == "stability":
@@ -197,7 +194,9 @@ def _trials(
         x=[scaled(point.sparsity, "sparsity") for point in points],
         y=[scaled(point.accuracy, "val_accuracy") for point in points],
         mode="markers",
-        name=name,
+        name=family,
+        legendgroup=family,
+        showlegend=False,
         text=[short(point.row["trial_id"]) for point in points],
         customdata=[_told(point.colour) for point in points],
         marker={
@@ -206,11 +205,23 @@ def _trials(
             **hue,
             "line": {
                 "color": [INK if point.rank == 1 else GREY for point in points],
-                "width": [2 if point.rank == 1 else 0.5 for point in points],
+                "width": [2.5 if point.rank == 1 else 1 for point in points],
             },
         },
         hovertemplate=f"<b>trial %{{text}}</b><br>sparsity %{{x:.2f}} %<br>{label(metric)} "
         f"%{{y:.2f}} %<br>{safe(shown)} %{{customdata}}<extra>{family}</extra>",
+    )
+
+
+def _legend(family: str, symbol: str) -> go.Scatter:
+    """The entry of the legend: the shape alone, for trials of a family have many colours."""
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name=family,
+        legendgroup=family,
+        marker={"symbol": symbol, "size": 10, "color": GREY, "line": {"color": INK, "width": 1}},
     )
 
 
@@ -239,9 +250,10 @@ def _colour_axis(values: Sequence[float | None], colour: str, *, log: bool) -> d
         "len": 0.6,
         "x": 0,
         "xanchor": "left",
-        "y": -0.16,
-        "yanchor": "top",
-        "title": {"text": label(colour), "side": "top"},
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "title": {"text": safe(label(colour)), "side": "top", "font": {"size": 12}},
         "outlinewidth": 0,
     }
     if log:
@@ -249,67 +261,3 @@ def _colour_axis(values: Sequence[float | None], colour: str, *, log: bool) -> d
         ticks = [at for at in ticks if min(known) / 3 <= at <= max(known) * 3]
         bar |= {"tickvals": [math.log10(at) for at in ticks], "ticktext": [f"{t:g}" for t in ticks]}
     return {"colorscale": SCALE, "colorbar": bar}
-
-
-def _controls(data: ReportData, points: Sequence[_Point]) -> Iterator[go.Scatter]:
-    for control, symbol in zip(_CONTROLS, _SYMBOLS_OF_CONTROLS, strict=True):
-        known = [
-            (point, mean)
-            for point in points
-            if (mean := data.mean_accuracy(point.row, control.label)) is not None
-        ]
-        if known:
-            yield go.Scatter(
-                x=[scaled(point.sparsity, "sparsity") for point, _ in known],
-                y=[scaled(mean, control.test) for _, mean in known],
-                mode="markers",
-                name=f"control: {control.label}",
-                text=[short(point.row["trial_id"]) for point, _ in known],
-                marker={"symbol": symbol, "size": 8, "color": GREY, "line": {"width": 1.5}},
-                hovertemplate="<b>trial %{text}</b><br>%{y:.2f} % at %{x:.2f} % sparsity"
-                f"<extra>{control.label}</extra>",
-            )
-
-
-def _of_controls(data: ReportData) -> str:
-    has = any(data.mean_accuracy(row, each.label) for row in data.complete for each in _CONTROLS)
-    return "; grey signs are each ticket's controls" if has else ""
-
-
-def _add_dense(figure: go.Figure, data: ReportData) -> None:
-    means = [data.mean_accuracy(row, _DENSE.label) for row in data.complete]
-    known = [mean for mean in means if mean is not None]
-    if known and len(data.problems) == 1:
-        figure.add_hline(
-            y=scaled(fmean(known), _DENSE.test),
-            line={"color": VERMILLION, "width": 1.5, "dash": "dash"},
-            annotation={
-                "text": f"dense network, trained: {percent(fmean(known))}",
-                "font": {"color": VERMILLION, "size": 12},
-            },
-            annotation_position="bottom left",
-        )
-
-
-def _published(data: ReportData) -> list[Published]:
-    """What may be shown beside these trials: of the same network, data set and kind of gate."""
-    if len(data.problems) != 1:
-        return []
-    (model, dataset), row = data.problems[0], data.complete[0]
-    if figure_of(row, "strong_accuracy") is None or row.get("weights") != "frozen":
-        return []
-    return list(published_for(model, dataset, structured=row.get("granularity") == "neuron"))
-
-
-def _star(published: Published) -> go.Scatter:
-    return go.Scatter(
-        x=[scaled(published.sparsity, "sparsity")],
-        y=[scaled(published.accuracy, STRONG.test)],
-        mode="markers+text",
-        name=f"published: {published.method}",
-        text=["published"],
-        textposition="bottom center",
-        marker={"symbol": "star", "size": 15, "color": VERMILLION},
-        hovertemplate=f"<b>{published.method}</b><br>%{{y:.1f}} % at %{{x:.1f}} % sparsity"
-        f"<br>{published.source}<extra></extra>",
-    )

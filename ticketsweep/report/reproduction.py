@@ -33,7 +33,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     times = [row["started_at"] for row in rows if isinstance(row.get("started_at"), datetime)]
     threads = [f"{n:.0f}" for row in rows if (n := figure_of(row, "threads")) is not None]
     facts = [
-        ("Versions of ticketsweep", _counted(str(row.get("version") or NONE) for row in rows)),
+        ("ticketsweep", _counted(str(row.get("version") or NONE) for row in rows)),
         ("Hosts", _counted(str(row.get("host") or NONE) for row in rows)),
         ("Devices", _counted(str(row.get("device") or NONE) for row in rows)),
     ]

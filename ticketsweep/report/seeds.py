@@ -11,7 +11,7 @@ from ticketsweep.analysis.attribution import Attribution, Estimate
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import estimate, file_name, named, rounded, safe, short
-from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, TEMPLATE, VERMILLION
+from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, TEMPLATE, VERMILLION, filled
 from ticketsweep.results.report import ReportData
 
 _WORDS = {
@@ -89,7 +89,7 @@ def _figure(name: str, entry: str, attribution: Sequence[Attribution]) -> Drawn:
                 x=[rounded(each.value) if each else None for each in found],
                 name=_WORDS[part],
                 customdata=[estimate(each) for each in found],
-                marker={"color": colour, "pattern": {"shape": pattern, "fgopacity": 0.45}},
+                marker=filled(colour, pattern),
                 hovertemplate=f"%{{y}}, {_WORDS[part]}: %{{customdata}}<extra></extra>",
             ),
             row=1,
@@ -98,9 +98,7 @@ def _figure(name: str, entry: str, attribution: Sequence[Attribution]) -> Drawn:
     _add_intervals(figure, last)
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(range=[-0.1, 1.05], row=1, col=1)
-    figure.update_xaxes(
-        title={"text": f"share of the ticket beyond chance ({safe(last.layer)})"}, row=2, col=1
-    )
+    figure.update_xaxes(title={"text": "share of the ticket beyond chance"}, row=2, col=1)
     return Drawn(
         name=file_name("seeds", name),
         title=_title(last),

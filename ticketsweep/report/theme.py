@@ -30,9 +30,22 @@ DARK: Mapping[str, str] = {
     INK: "#e8eaf0",
     PAPER: "#14171d",
     FAINT: "#2a2f3a",
+    "#2b4a7d": "#4f7fc4",
+    "#5a6a82": "#7f93ab",
+    "#8c8a7d": "#a9a795",
+    "#bfae6a": "#d3c27a",
+    "#f2d84b": "#ffe860",
 }
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-SCALE = "Cividis"  # Nuñez et al. 2018: the same to the colour-blind
+# From little to much: blue over grey to yellow with ever more light, after cividis (Nuñez et al.
+# 2018), which the colour-blind see alike; its darkest end is left out, since a page may be dark.
+SCALE = [
+    [0.0, "#2b4a7d"],
+    [0.25, "#5a6a82"],
+    [0.5, "#8c8a7d"],
+    [0.75, "#bfae6a"],
+    [1.0, "#f2d84b"],
+]
 
 _AXIS = {
     "gridcolor": FAINT,
@@ -43,7 +56,7 @@ _AXIS = {
     "showline": True,
     "zeroline": False,
     "automargin": True,
-    "title": {"standoff": 8},
+    "title": {"standoff": 8, "font": {"size": 13}},
 }
 TEMPLATE = go.layout.Template(
     layout={
@@ -66,8 +79,17 @@ TEMPLATE = go.layout.Template(
             "itemsizing": "constant",
         },
         "bargap": 0.35,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": INK},
     }
 )
+
+
+def filled(colour: str, shape: str) -> dict[str, object]:
+    """The look of bars: a colour, and a pattern over it for those who cannot tell colours apart."""
+    return {
+        "color": colour,
+        "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": PAPER, "fgopacity": 0.55},
+    }
 
 
 def blank(height: int, **layout: object) -> go.Figure:

@@ -32,8 +32,8 @@ def tickets_table(data: ReportData) -> str:
     ranks = {str(each.row["trial_id"]): each.rank for each in data.summary.ranked}
     metrics = data.summary.metrics
     searched = list(data.view.searched)
-    heads = ["rank", "trial", *(_head(metric) for metric in metrics), "n", *searched]
-    text_columns = {"trial", *searched}
+    heads = ["rank", "trial", "commands", *(_head(metric) for metric in metrics), "n", *searched]
+    text_columns = {"trial", "commands", *searched}
     body = []
     for row in rows:
         trial_id = str(row["trial_id"])
@@ -41,7 +41,8 @@ def tickets_table(data: ReportData) -> str:
         body.append(_row(cells, _commands(data, row), first=ranks.get(trial_id) == 1))
     shown = "".join(
         f'<th scope="col"{" class=text" if name in text_columns else ""}>'
-        f'<button type="button">{escape(name)}</button></th>'
+        + (escape(name) if name == "commands" else f'<button type="button">{escape(name)}</button>')
+        + "</th>"
         for name in heads
     )
     more = ""
@@ -57,7 +58,7 @@ def tickets_table(data: ReportData) -> str:
         'autocomplete="off"><span id="count" class="small" role="status">'
         f"{len(rows)} of {len(rows)} trials</span></div>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of tickets">'
-        f'<table id="tickets"><thead><tr>{shown}<th scope="col" class="text">commands</th></tr>'
+        f'<table id="tickets"><thead><tr>{shown}</tr>'
         f"</thead><tbody>{''.join(body)}</tbody></table></div>{more}"
     )
 
@@ -113,10 +114,11 @@ def _commands(data: ReportData, row: Row) -> str:
 
 def _row(cells: Sequence[_Cell], commands: str, *, first: bool) -> str:
     words = escape(" ".join(cell.text for cell in cells).lower(), quote=True)
-    shown = "".join(
+    shown = [
         f'<td{" class=text" if cell.is_text else ""} data-sort="{escape(cell.key, quote=True)}">'
         f"{escape(cell.text)}</td>"
         for cell in cells
-    )
+    ]
+    shown.insert(2, f'<td class="text">{commands}</td>')
     mark = ' class="first"' if first else ""
-    return f'<tr{mark} data-text="{words}">{shown}<td class="text">{commands}</td></tr>'
+    return f'<tr{mark} data-text="{words}">{"".join(shown)}</tr>'

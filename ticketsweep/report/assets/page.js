@@ -28,8 +28,8 @@
   const config = {
     responsive: true,
     displaylogo: false,
-    displayModeBar: coarse ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    displayModeBar: !coarse,
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
   };
   const drawn = new Set();
 
@@ -43,7 +43,11 @@
     if (plot.clientWidth < 480) {
       layout.font = { size: 11 };
       layout.margin = { ...layout.margin, l: 44, r: 6 };
+      layout.xaxis = { ...layout.xaxis, ...layout.meta?.narrow };
+      const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+      if (layout.showlegend !== false && entries > 2) layout.height += 17 * (entries - 2);
     }
+    plot.style.height = `${layout.height}px`;
     drawn.add(figure);
     return Plotly.react(plot, data, layout, config);
   };
