@@ -92,7 +92,7 @@ def test_stability_in_every_format_says_the_same(command, stored):
     assert "all layers" in table.out
     assert "95 % interval over seeds" in table.out
     answer = json.loads(command(*arguments, "--format", "json").out)
-    assert set(answer) == {"pairs", "seeds", "layers"}
+    assert set(answer) == {"groups", "pairs", "seeds", "layers", "settling", "comparisons"}
     records = answer["pairs"]
     rows = list(csv.DictReader(io.StringIO(command(*arguments, "--format", "csv").out)))
     assert len(rows) == len(records)
@@ -109,8 +109,9 @@ def test_stability_of_one_layer_of_one_trial(command, stored):
         "stability", "single", "--trial", trial_id[:6], "--layer", "fc2.weight",
         "--format", "json", "--storage", stored,
     )  # fmt: skip
-    for records in json.loads(ended.out).values():
-        assert {record["layer"] for record in records} <= {"fc2.weight"}
+    answer = json.loads(ended.out)
+    for kind in ("pairs", "seeds", "layers"):
+        assert {record["layer"] for record in answer[kind]} == {"fc2.weight"}
 
 
 def test_status_and_list_show_the_sweep(command, stored):
