@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from ticketsweep.analysis import permuted
 from ticketsweep.errors import ModelError
@@ -46,6 +47,28 @@ def torchvision_resnet() -> nn.Module:
     return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
 
 
+def vit_with_stem() -> nn.Module:
+    """A convolutional stem, and a hidden layer before the outputs."""
+    from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
+
+    stem = [ConvStemConfig(6, 3, 4)]
+    return VisionTransformer(
+        16, 4, 2, 2, 8, 12, num_classes=10, representation_size=5, conv_stem_configs=stem
+    )
+
+
+def small_vit(norm: Callable[..., nn.Module]) -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(16, 4, 1, 2, 8, 12, norm_layer=norm)
+
+
+def small_swin(**parts: Callable[..., nn.Module]) -> nn.Module:
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([2, 2], 4, [1, 1], [2, 2], [4, 4], **parts)
+
+
 WIDTHS = {"resnet-20": 0.25, "lenet-5": 0.5}
 MODELS: dict[str, Callable[[], nn.Module]] = {
     **{name: lambda name=name: named(name, WIDTHS.get(name, 0.1)) for name in FACTORIES},
@@ -53,8 +76,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "own_chain": own_chain,
     "blocks_on_inputs": blocks_on_inputs,
     "torchvision_resnet": torchvision_resnet,
+    "vit_with_stem": vit_with_stem,
 }
-OTHER_SYMMETRY = ("vit_b_16", "vit_tiny", "swin_t", "blocks_on_inputs")
+OTHER_SYMMETRY = ("vit_b_16", "vit_tiny", "vit_with_stem", "swin_t", "blocks_on_inputs")
 
 
 def random_state(model: nn.Module) -> dict[str, Tensor]:
@@ -137,6 +161,15 @@ def test_a_padded_stream_keeps_its_first_channels_together() -> None:
     assert Span("bn1.running_mean", 0) in stream.spans
 
 
+def test_a_transformer_is_relabelled_along_its_embedding() -> None:
+    embedding, heads, *_ = permutation_symmetry(named("vit_tiny", 0.1), input_shape=SHAPE)
+    assert (embedding.name, embedding.units, heads.units) == ("conv_proj.weight", 18, 3)
+    assert {Span("class_token", 2), Span("heads.head.weight", 1)} < set(embedding.spans)
+    stages = permutation_symmetry(named("swin_t", 0.1), input_shape=SHAPE)[:4]
+    assert [stage.units for stage in stages] == [9, 18, 36, 72]
+    assert Span("features.2.reduction.weight", 1, offset=27) in stages[0].spans
+
+
 def test_a_network_without_hidden_layer_has_no_symmetry() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
     assert permutation_symmetry(model, input_shape=SHAPE) == ()
@@ -153,6 +186,15 @@ def shared_slopes() -> nn.Module:
         (nn.TransformerEncoderLayer(8, 2), "hidden units needs an nn.Sequential, or torchvision's"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1), nn.Conv2d(4, 9, 3)), "got 1 .Softmax"),
         (nn.Sequential(nn.Conv2d(3, 8, 3), CifarBlock(8, 4, 1)), "hand on every channel, got 1 "),
+        (small_vit(nn.RMSNorm), r"needs layer norm, got encoder.layers.*ln_1 \(RMSNorm"),
+        (
+            small_swin(downsample_layer=PatchMergingV2),
+            "PatchMerging between stages, got features.2",
+        ),
+        (
+            small_swin(block=SwinTransformerBlockV2),
+            "blocks whose units can be told apart, got Swin",
+        ),
         (shared_slopes(), r"a number a unit to be used once, got 1 \(PReLU"),
     ],
 )

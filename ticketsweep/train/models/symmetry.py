@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from ticketsweep.symmetry import Permutable, Span
+from ticketsweep.train.models.embeddings import embedding_symmetry
 from ticketsweep.train.models.sizes import Shape
 from ticketsweep.train.models.structure import transformer_sites
 from ticketsweep.train.models.walk import LAYERS, Purpose, branches, trunk_of
@@ -25,8 +26,8 @@ def permutation_symmetry(model: nn.Module, *, input_shape: Shape) -> tuple[Permu
     one group up to the end of the network and those that come in are another: what a shortcut hands
     on keeps its place. Inputs and outputs are never permuted.
 
-    Of transformers: heads, and the hidden units of each block's MLP. Their embedding keeps its
-    order, and so do the dimensions of a head.
+    Of transformers: the embedding, heads, and the hidden units of each block's MLP. The dimensions
+    of a head keep their order.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ def permutation_symmetry(model: nn.Module, *, input_shape: Shape) -> tuple[Permu
     sites = transformer_sites(model)
     if not sites:
         raise _PURPOSE.refusal("blocks whose units can be told apart", type(model).__name__)
-    return tuple(Permutable(site.name, site.shape[0], site.removed) for site in sites)
+    groups = [Permutable(site.name, site.shape[0], site.removed) for site in sites]
+    return (*embedding_symmetry(model, sites, _PURPOSE), *groups)
 
 
 @dataclass
