@@ -85,7 +85,10 @@ def barriers(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _between(networks: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """Rows `share * networks[first] + (1 - share) * networks[second]`; an end is exactly that."""
+    """Rows `share * networks[first] + (1 - share) * networks[second]`.
+
+    `lerp` is exact at both ends, and between a network and itself.
+    """
     weight = share.to(networks).unsqueeze(1)
     first, second = first.to(networks.device), second.to(networks.device)
-    return weight * networks[first] + (1 - weight) * networks[second]
+    return torch.lerp(networks[second], networks[first], weight)
