@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import axis_label, file_name, label, named, percent, scaled, short
-from ticketsweep.report.theme import BLUE, DASHES, HUES, TEMPLATE
+from ticketsweep.report.theme import BLUE, DASHES, HUES, panels
 from ticketsweep.results.ranking import Ranked
 from ticketsweep.results.report import CurvePoint, ReportData
 
@@ -94,8 +93,7 @@ def _single(ranked: Ranked, curves: Curves) -> Drawn:
 
 
 def _panels(metrics: Sequence[str]) -> go.Figure:
-    figure = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    figure.update_layout(template=TEMPLATE, height=110 + 190 * len(metrics))
+    figure = panels(len(metrics), 110 + 190 * len(metrics))
     for panel, metric in enumerate(metrics, start=1):
         figure.update_yaxes(title={"text": axis_label(metric)}, row=panel, col=1)
     figure.update_xaxes(title={"text": "step"}, row=len(metrics), col=1)

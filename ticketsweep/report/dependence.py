@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from scipy.special import stdtrit
 
 from ticketsweep.analysis.intervals import CONFIDENCE, MIN_SEEDS
@@ -27,7 +26,7 @@ from ticketsweep.report.text import (
     short,
     value_of,
 )
-from ticketsweep.report.theme import BLUE, GREY, HUES, SYMBOLS, TEMPLATE, VERMILLION
+from ticketsweep.report.theme import BLUE, GREY, HUES, SYMBOLS, VERMILLION, blank, panels
 from ticketsweep.results.report import ReportData, Setting
 from ticketsweep.results.rows import Row, figure_of, finite_number
 
@@ -62,12 +61,7 @@ def _figure(data: ReportData, setting: Setting) -> Drawn:
     rows = [row for row in data.complete if row["trial_id"] in setting.values]
     metrics = [m for m in _METRICS if any(figure_of(row, m) is not None for row in rows)]
     place = _Axis(setting)
-    figure = make_subplots(
-        rows=max(len(metrics), 1), cols=1, shared_xaxes=True, vertical_spacing=0.06
-    )
-    figure.update_layout(
-        template=TEMPLATE, height=120 + 190 * max(len(metrics), 1), showlegend=False
-    )
+    figure = panels(len(metrics), 120 + 190 * len(metrics), showlegend=False)
     for at, metric in enumerate(metrics, start=1):
         figure.add_trace(_points(data, rows, setting, place, metric), row=at, col=1)
         means = _means(rows, setting, place, metric)
@@ -76,7 +70,7 @@ def _figure(data: ReportData, setting: Setting) -> Drawn:
         text = "stability" if metric == "stability" else axis_label(metric)
         figure.update_yaxes(title={"text": text}, row=at, col=1)
     figure.update_xaxes(**place.axis)
-    figure.update_xaxes(title={"text": safe(setting.key)}, row=max(len(metrics), 1), col=1)
+    figure.update_xaxes(title={"text": safe(setting.key)}, row=len(metrics), col=1)
     trends = {metric: _trend(rows, setting, metric) for metric in metrics}
     return Drawn(
         name=file_name("setting", setting.key),
@@ -269,7 +263,7 @@ def _by_layer(data: ReportData, setting: Setting) -> Drawn | None:
         if each.layer != ALL_LAYERS
     )
     shown = list(names)[:_MOST_LAYERS]
-    figure = go.Figure(layout={"template": TEMPLATE, "height": 420})
+    figure = blank(420)
     records: list[list[Cell]] = []
     for at, layer in enumerate(shown):
         x, y, text = [], [], []

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT, Stability, StabilityRow
 from ticketsweep.report.drawn import Drawn, Section
 from ticketsweep.report.text import file_name, named, rounded, row_of, safe, scaled, short
-from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, PURPLE, TEMPLATE, VERMILLION
+from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, panels
 from ticketsweep.results.report import ReportData
 
 _COLUMNS = ("layer", "differs", "density", "jaccard", "expected_jaccard", "corrected", "low",
@@ -47,8 +46,7 @@ def _figure(name: str, entry: str, stability: Stability) -> Drawn:
     first, widest = kinds[0][0], kinds[-1][0]
     layers = [row for row in stability.rows if row.differs == first and row.layer != ALL_LAYERS]
     names = [safe(row.layer) for row in layers]
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    figure.update_layout(template=TEMPLATE, height=640)
+    figure = panels(3, 640)
     figure.add_trace(_kept(names, layers), row=1, col=1)
     figure.add_traces([_gap(layers), *_jaccards(names, layers)], rows=[2] * 3, cols=[1] * 3)
     marks = [

@@ -11,7 +11,7 @@ from ticketsweep.analysis.attribution import Attribution, Estimate
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import estimate, file_name, named, rounded, safe, short
-from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, TEMPLATE, VERMILLION, filled
+from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, VERMILLION, blank, filled
 from ticketsweep.results.report import ReportData
 
 _WORDS = {
@@ -74,11 +74,14 @@ def _parts(attribution: Attribution) -> list[tuple[str, Estimate | None]]:
 def _figure(name: str, entry: str, attribution: Sequence[Attribution]) -> Drawn:
     last = attribution[-1]
     layers = [safe(each.layer) for each in attribution]
-    figure = make_subplots(
-        rows=2, cols=1, vertical_spacing=0.16, row_heights=[len(layers) + 1, len(_parts(last)) + 1]
-    )
     height = 170 + 34 * (len(layers) + len(_parts(last)))
-    figure.update_layout(template=TEMPLATE, height=height, barmode="relative")
+    figure = make_subplots(
+        figure=blank(height, barmode="relative"),
+        rows=2,
+        cols=1,
+        vertical_spacing=0.16,
+        row_heights=[len(layers) + 1, len(_parts(last)) + 1],
+    )
     for part, _ in _parts(last):
         found = [dict(_parts(each)).get(part) for each in attribution]
         colour, pattern = _LOOKS[part]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#00886a", "#b0578d"
 OCHRE, SKY, GREY, INK = "#b07a00", "#3d93c4", "#6b7280", "#1b2230"
@@ -95,3 +96,11 @@ def filled(colour: str, shape: str) -> dict[str, object]:
 def blank(height: int, **layout: object) -> go.Figure:
     """An empty figure of this look; `height` in pixels."""
     return go.Figure(layout={"template": TEMPLATE, "height": height, **layout})
+
+
+def panels(count: int, height: int, **layout: object) -> go.Figure:
+    """An empty figure of `count` panels, one below the other, that share their horizontal axis."""
+    figure = blank(height, **layout)
+    return make_subplots(
+        figure=figure, rows=count, cols=1, shared_xaxes=True, vertical_spacing=0.16 / (count + 1)
+    )

@@ -12,7 +12,7 @@ from optuna.importance import (
     PedAnovaImportanceEvaluator,
     get_param_importances,
 )
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.report import Importance
@@ -41,7 +41,15 @@ def importances(rows: Sequence[Row], objectives: Objectives) -> list[Importance]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(complete) < MIN_TRIALS:
         return []
+    said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # no line for every study
+    try:
+        return _importances(complete, objectives)
+    finally:
+        optuna.logging.set_verbosity(said)
+
+
+def _importances(complete: Sequence[FrozenTrial], objectives: Objectives) -> list[Importance]:
     found = []
     for at, (objective, way) in enumerate(objectives.items()):
         values = [trial.values[at] for trial in complete]

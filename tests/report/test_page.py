@@ -1,0 +1,200 @@
+"""The page holds whatever a sweep holds, asks nothing of any network, and runs no one's code."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ticketsweep.report import overlaps
+from ticketsweep.report.contents import drawn, sections
+from ticketsweep.report.drawn import Drawn
+from ticketsweep.report.page import report_page
+from ticketsweep.report.published import published_for
+from ticketsweep.results.report import ReportData
+
+MADE = datetime(2026, 1, 3, tzinfo=UTC)
+ONE, TWO = [(1, 4, 7)], [(1, 4, 7), (1, 5, 7)]
+EVIL = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+class Parsed(HTMLParser):
+    """Elements, visible text, and the contents of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self._inside: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            attributes, text = self.scripts[-1]
+            self.scripts[-1] = (attributes, text + data)
+        elif self._inside != "style":
+            self.text += data
+
+    def specs(self) -> list[dict]:
+        return [
+            json.loads(text, parse_constant=refuse_constant)
+            for attributes, text in self.scripts
+            if attributes.get("type") == "application/json"
+        ]
+
+
+def refuse_constant(name: str):
+    raise AssertionError(f"{name} in the page's JSON")
+
+
+def page_of(data: ReportData) -> Parsed:
+    return Parsed(report_page(data, made=MADE))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, sweep_in) -> ReportData:
+    """Of a sweep of three sound trials; only to be read."""
+    sweep = sweep_in(tmp_path_factory.mktemp("three") / "storage")
+    for density in (0.3, 0.5, 0.2):
+        sweep.add(density=density)
+    return sweep.data()
+
+
+@pytest.fixture(scope="module")
+def page(data) -> Parsed:
+    return page_of(data)
+
+
+@pytest.fixture(scope="module")
+def figures(data) -> list[Drawn]:
+    return drawn(data)
+
+
+def of_two_networks(sweep) -> None:
+    sweep.add()
+    sweep.add(shapes={"conv.weight": (4, 3, 2, 2)}, model="lenet-5", granularity="neuron")
+
+
+ODD: dict[str, tuple[Callable, str]] = {
+    "no trial": (lambda sweep: None, "No trial is stored yet"),
+    "failed alone": (
+        lambda sweep: sweep.add(status="failed", error="out of memory\nlong story"),
+        "1 trial failed: out of memory.",
+    ),
+    "one replicate": (lambda sweep: sweep.add(seeds=ONE), "Each trial has one replicate"),
+    "two seeds": (lambda sweep: sweep.add(seeds=TWO), "seeds allow no interval"),
+    "all kept": (lambda sweep: sweep.add(density=1.0), "No layer has an overlap"),
+    "none kept": (lambda sweep: sweep.add(density=0.0), "No layer has an overlap"),
+    "two networks": (of_two_networks, "The trials solve 2 problems"),
+    "no figures": (
+        lambda sweep: sweep.add(figures=False, val_accuracy=None, strong_accuracy=None),
+        "so none is ranked",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_sweep_becomes_sentences_and_no_number_that_is_none(sweep, kind: str) -> None:
+    make, sentence = ODD[kind]
+    make(sweep)
+    page = page_of(sweep.data())
+    assert sentence in " ".join(page.text.split())
+    assert page.specs()
+    assert not re.search(r"\b(nan|NaN|inf|Infinity|None)\b", page.text)
+
+
+def test_a_page_asks_for_nothing_and_runs_its_own_two_scripts_alone(page) -> None:
+    for tag, attributes in page.elements:
+        assert tag not in {"link", "iframe", "img", "object", "embed", "base", "form"}
+        assert "src" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("href") or "#").startswith("#")
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    own = [text for attributes, text in page.scripts if "type" not in attributes]
+    packed = next(text for attributes, text in page.scripts if attributes.get("id") == "library")
+    library = gzip.decompress(base64.b64decode(packed)).decode()
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (library, *own)
+    ]
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes
+
+
+def test_what_users_name_stays_text(sweep) -> None:
+    sweep.add(
+        shapes={EVIL: (4, 5), "fc": (5, 4)},
+        gate_family=EVIL,
+        host=EVIL,
+        dataset=f"parquet:{EVIL}",
+        error=EVIL,
+    )
+    sweep.add(status="failed", error=EVIL)
+    page = page_of(sweep.data())
+    assert not [tag for tag, _ in page.elements if tag == "img"]
+    assert len([None for attributes, _ in page.scripts if "type" not in attributes]) == 1
+    for spec in page.specs():
+        for trace in spec.get("data", []):  # Plotly takes some HTML for what it is
+            shown = json.dumps([trace.get("name"), trace.get("hovertemplate"), trace.get("y")])
+            assert "<img" not in shown
+            assert "<script" not in shown
+
+
+def test_every_figure_has_its_own_name_a_sentence_and_rows_as_wide_as_its_columns(figures) -> None:
+    names = [figure.name for figure in figures]
+    assert len(set(names)) == len(names)
+    for figure in figures:
+        assert re.fullmatch(r"[\w-]+", figure.name)
+        assert figure.title
+        assert figure.caption.endswith(".")
+        assert figure.rows
+        assert {len(row) for row in figure.rows} == {len(figure.columns)}
+        assert int(figure.figure.layout.height) > 0
+
+
+def test_a_menu_reaches_every_figure(data) -> None:
+    for section in sections(data):
+        choices = [json.dumps(figure.choice, sort_keys=True) for figure in section.figures]
+        assert len(set(choices)) == len(choices)
+
+
+def test_published_figures_stand_only_beside_the_same_network_and_data() -> None:
+    assert published_for("lenet-300-100", "mnist", structured=False)
+    assert not published_for("lenet-300-100", "digits", structured=False)
+
+
+def test_what_was_published_is_drawn_where_it_may_stand(figures) -> None:
+    pareto = next(each.figure for each in figures if each.name.startswith("pareto-strong"))
+    assert any("published" in (trace.name or "") for trace in pareto.data)
+
+
+def test_a_matrix_is_what_the_analysis_says_of_each_pair_in_the_order_of_seeds(sweep) -> None:
+    trial = sweep.add(seeds=[(2, 5, 7), (1, 5, 7), (2, 4, 7), (1, 4, 7)])
+    data = sweep.data()
+    heatmap = overlaps.section(data).figures[0].figure.data[0]
+    pairs = data.stability[trial].pairs[0]
+    order = [3, 1, 2, 0]
+    expected = pairs.matrix("all layers", "corrected")[order][:, order]
+    assert list(heatmap.x) == ["i1 d1", "i1 d2", "i2 d1", "i2 d2"]
+    for row, wanted in zip(heatmap.z, expected, strict=True):
+        known = [value for value in row if value is not None]
+        assert known == pytest.approx(wanted[~np.isnan(wanted)].tolist(), abs=1e-3)
