@@ -38,6 +38,7 @@ KEPT_TO = {
     "optuna": {"sweep"},
     "wandb": {"sweep"},
     "plotly": {"report"},
+    "kaleido": {"report"},
     "torch": {"train", "trial", "revisit", "exchange", "sweep", "cli"},
     "torchvision": {"train"},
     "pydantic": {"config", "families", "sections", "space"},

@@ -143,7 +143,10 @@ app.command(
 app.command(
     cls=_Command,
     short_help="Write what a sweep has found as one HTML file.",
-    epilog=_examples("report quickstart", "report quickstart --out found.html"),
+    epilog=_examples(
+        "report quickstart",
+        "report quickstart --figures figures --figure-format pdf --figure-format svg",
+    ),
 )(report)
 app.command(
     cls=_Command,

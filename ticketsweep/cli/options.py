@@ -32,6 +32,14 @@ class QueryFormat(StrEnum):
     PARQUET = "parquet"
 
 
+class FigureFormat(StrEnum):
+    """Formats of a figure."""
+
+    PNG = "png"
+    SVG = "svg"
+    PDF = "pdf"
+
+
 class Tracking(StrEnum):
     """Where W&B puts its runs."""
 

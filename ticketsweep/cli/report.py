@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketsweep.cli.notes import note, notes, waiting
-from ticketsweep.cli.options import StorageOption
+from ticketsweep.cli.options import FigureFormat, StorageOption
 from ticketsweep.errors import UserError
+
+if TYPE_CHECKING:
+    from ticketsweep.results.report import ReportData
 
 
 def report(
@@ -19,11 +23,34 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write.  [default: NAME.html, here]"),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder for its figures too, made for papers, each with its table as CSV and "
+            "LaTeX. Needs Chrome or Chromium.",
+        ),
+    ] = None,
+    figure_format: Annotated[
+        list[FigureFormat] | None,
+        typer.Option(
+            metavar="png|svg|pdf", help="Of the figures; may be repeated.  [default: all three]"
+        ),
+    ] = None,
+    all_figures: Annotated[
+        bool,
+        typer.Option(
+            "--all-figures", help="Those behind menus too, not only what the page shows first."
+        ),
+    ] = False,
     storage: StorageOption = None,
 ) -> None:
     """Write one HTML file that shows what a sweep has found; it needs no network."""
     target = out or Path(f"{name}.html")
     check_writable(target)
+    if figures is None and (figure_format or all_figures):
+        raise UserError("--figure-format and --all-figures go with --figures DIR")
+    browser = _browser(figures) if figures is not None else ""
     from datetime import UTC, datetime
 
     from ticketsweep.results.report import report_data
@@ -48,6 +75,47 @@ def report(
     notes(database.warnings)
     write_whole(target, page)
     note(f"report of sweep {name} written to {target} ({len(page.encode()) / 1e6:.1f} MB)")
+    if figures is not None:
+        formats = list(dict.fromkeys(figure_format or FigureFormat))
+        _write_figures(figures, data, formats, every=all_figures, browser=browser)
+
+
+def _browser(folder: Path) -> str:
+    """What draws the figures. Raises UserError where it or the folder is not as it must be."""
+    from ticketsweep.report.files import check_folder, find_chrome
+
+    check_folder(folder)
+    return find_chrome()
+
+
+def _write_figures(
+    folder: Path, data: ReportData, formats: Sequence[str], *, every: bool, browser: str
+) -> None:
+    from rich.progress import Progress
+
+    from ticketsweep.display.figures import plural
+    from ticketsweep.display.terminal import stderr_console
+    from ticketsweep.report.contents import drawn, sections
+    from ticketsweep.report.files import shown_first, write_figures
+
+    chosen = drawn(data) if every else shown_first(sections(data))
+    if not chosen:
+        note(f"sweep {data.name} has no figure yet, so nothing is written to {folder}")
+        return
+    told = f"{plural(len(chosen), 'figure')} as {', '.join(formats)}"
+    note(f"drawing {told} …")
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("drawing", total=len(chosen) * len(formats))
+        write_figures(
+            folder,
+            chosen,
+            sweep=data.name,
+            formats=formats,
+            browser=browser,
+            drawn=lambda: progress.advance(task),
+        )
+    note(f"{told}, with their tables as csv and tex, written to {folder}")
 
 
 def check_writable(target: Path) -> None:
