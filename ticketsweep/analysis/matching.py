@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ticketsweep.seeds import derive_seed
 from ticketsweep.symmetry import Permutable, Span
@@ -286,6 +285,8 @@ def _rows(array: Floats, span: Span, units: int) -> Floats:
 
 
 def _assigned(gains: Floats) -> Order:
+    from scipy.optimize import linear_sum_assignment  # 0.2 s, and most of the analysis needs none
+
     order: Order = linear_sum_assignment(gains, maximize=True)[1].astype(np.int64)
     return order
 
