@@ -136,6 +136,7 @@ def trial(
     from ticketsweep.display.progress import TrialDisplay
     from ticketsweep.display.records import document
     from ticketsweep.display.terminal import emit, show, stderr_console, stdout_console
+    from ticketsweep.results.masks import steps_of_masks
     from ticketsweep.results.ranking import USUAL_OBJECTIVES
     from ticketsweep.results.summary import summarise
     from ticketsweep.space import load_trial
@@ -156,6 +157,13 @@ def trial(
     if outcome.row["status"] == "failed":
         raise TrialFailure(f"trial {outcome.row['trial_id']} failed: {outcome.row['error']}")
     database = Database(opened)
+    if outcome.reused and checked.snapshots:
+        steps = steps_of_masks(database, sweep).get(str(outcome.row["trial_id"]), set())
+        if len(steps) < 2:
+            note(
+                "the trial is stored without snapshots, and a complete one is not trained again "
+                "(in another storage or with another seed it has them)"
+            )
     summary = summarise(
         database, sweep, rows=[outcome.row], objectives=USUAL_OBJECTIVES, searched=[], warn=note
     )

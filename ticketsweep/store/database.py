@@ -88,7 +88,10 @@ class Database:
         where: ds.Expression | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """One row per replicate and layer, with the columns of `MASKS`.
+        """One row per replicate, layer and step, with the columns of `MASKS`.
+
+        The ticket has the last step of its trial. There are earlier ones where snapshots were asked
+        for; SQL's view `tickets` and `ticket` leave them out.
 
         Parameters
         ----------
