@@ -22,6 +22,7 @@ settings.load_profile("suite")
 STARTING_RAY = (
     "tests/sweep/test_kills.py",
     "tests/sweep/test_runner.py",
+    "tests/sweep/test_comparing.py",
     "tests/cli/test_process.py",
 )
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ticketsweep.display.figures import plural, short
 from ticketsweep.progress import StageProgress
-
-if TYPE_CHECKING:
-    from ticketsweep.sweep.comparing import Ended
+from ticketsweep.revisit.jobs import Ended
 
 _STAGES = {
     "pretrain": "pre-training to the rewinding step",

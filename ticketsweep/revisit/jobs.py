@@ -57,6 +57,21 @@ class Job:
         return str(self.row["trial_id"])
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What became of a job.
+
+    Attributes
+    ----------
+    notes: sentences that one should know.
+    error: why its comparisons are not there; None where they are.
+    """
+
+    trial_id: str
+    notes: tuple[str, ...]
+    error: str | None
+
+
 def jobs_of(
     database: Database, trials: Sequence[Row], asked: Asked, *, warn: Callable[[str], None]
 ) -> list[Job]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import TicketsweepError
 from ticketsweep.progress import StageProgress
-from ticketsweep.revisit.jobs import Job
+from ticketsweep.revisit.jobs import Ended, Job
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.runner import local_cpus
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 0.5  # between two looks at whether Ctrl-C was pressed
 _DEATHS = 2  # of a trial's worker, before it is given up
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of one trial's comparisons.
-
-    Attributes
-    ----------
-    notes: sentences that one should know.
-    error: why they are not there; None where they are.
-    """
-
-    trial_id: str
-    notes: tuple[str, ...]
-    error: str | None
 
 
 class ComparingObserver(Protocol):
@@ -152,7 +137,10 @@ def _by_ray(
     place = storage.uri if storage.local is None else str(storage.local)
     size = sum(each.train_images.nbytes + each.test_images.nbytes for each in datasets.values())
     found: list[Ended] = []
-    with connect(address, cpus=local_cpus(), shared_bytes=size) as cluster:
+    sweep = str(work[0].job.row["sweep"])
+    with connect(
+        address, cpus=local_cpus(), shared_bytes=size, storage=storage, sweep=sweep
+    ) as cluster:
         interrupts.install()
         shared = {key: ray.put(dataset) for key, dataset in datasets.items()}
         compared = ray.remote(num_cpus=1, max_retries=_DEATHS)(_compared)
@@ -164,6 +152,7 @@ def _by_ray(
             waiting[task.remote(each.job, each.config, shared[each.data], place)] = each.job
         while waiting:
             interrupts.check()
+            cluster.check()
             for result in ray.wait(list(waiting), timeout=_PATIENCE_SECONDS)[0]:
                 job = waiting.pop(result)
                 try:
