@@ -23,6 +23,8 @@ STARTING_RAY = (
     "tests/sweep/test_kills.py",
     "tests/sweep/test_runner.py",
     "tests/sweep/test_comparing.py",
+    "tests/sweep/test_nodes.py",
+    "tests/cluster/test_launching.py",
     "tests/cli/test_process.py",
 )
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,9 @@ for _name, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402  # after its environment
 
 from ticketsweep.errors import SweepError  # noqa: E402
+from ticketsweep.store.paths import Storage, temporary_path  # noqa: E402
 from ticketsweep.sweep import reaper  # noqa: E402
+from ticketsweep.sweep.nodes import Nodes, token_file  # noqa: E402
 
 _FOLDER_PREFIX = "ticketsweep-ray-"
 _LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
@@ -57,15 +59,20 @@ class Cluster:
     ----------
     cpus, gpus: what it has in all.
     scratch: a folder of this machine that goes when the connection is closed.
+    check: to be called again and again; raises SweepError once a node has joined that has other
+        versions, or does not see the storage.
     """
 
     cpus: float
     gpus: float
     scratch: Path
+    check: Callable[[], None]
 
 
 @contextlib.contextmanager
-def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cluster]:
+def connect(
+    address: str | None, *, cpus: int, shared_bytes: int, storage: Storage, sweep: str
+) -> Iterator[Cluster]:
     """A connection to Ray, closed at the end; without an `address`, a local Ray for that long.
 
     Parameters
@@ -73,10 +80,14 @@ def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cl
     address: `auto` or `HOST:PORT`; None starts a local Ray.
     cpus: processors of the local Ray.
     shared_bytes: size of the data that will lie in the object store.
+    storage, sweep: what the workers read and write. If it is a folder, every node of a cluster
+        must see a file that lies among the sweep's while the connection is open.
 
     Raises
     ------
-    SweepError: there is no cluster at the address.
+    SweepError: there is no cluster at the address, or a node of it has other versions than this
+        process, or does not see the storage.
+    StorageError: the storage cannot be written to.
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_temporary_folder())
@@ -88,10 +99,27 @@ def connect(address: str | None, *, cpus: int, shared_bytes: int) -> Iterator[Cl
         else:
             _join(address)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
+        check = _no_check if address is None else stack.enter_context(_watched(storage, sweep))
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own lack
         scratch = folder / "tune"
         scratch.mkdir()
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), scratch, check)
+
+
+def _no_check() -> None:
+    """A local Ray is this very machine and environment."""
+
+
+@contextlib.contextmanager
+def _watched(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
+    # Named as what a writer has not finished: readers pass it by, and if we are killed, the next
+    # run removes it.
+    path = temporary_path(storage.sweep_file(sweep))
+    token = None if storage.local is None else Path(path)
+    with token_file(token):
+        nodes = Nodes(token)
+        nodes.wait()
+        yield nodes.check
 
 
 def _start(folder: Path, *, cpus: int, shared_bytes: int) -> None:

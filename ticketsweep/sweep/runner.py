@@ -132,12 +132,23 @@ def _run(
     shared = sum(_size(dataset) for dataset in datasets.values())
     folder = storage.tracking_folder()
     with (
-        connect(address, cpus=local_cpus(), shared_bytes=shared) as cluster,
+        connect(
+            address,
+            cpus=local_cpus(),
+            shared_bytes=shared,
+            storage=storage,
+            sweep=settings.name,
+        ) as cluster,
         tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
     ):
         interrupts.install()
         interrupts.check()
         places = _concurrency(spec, cluster, observer)
+
+        def check() -> None:
+            interrupts.check()
+            cluster.check()
+
         observer.sweep_started(
             name=settings.name,
             samples=settings.samples,
@@ -153,7 +164,7 @@ def _run(
             observer=observer,
             tracker=track,
             scratch=cluster.scratch,
-            check=interrupts.check,
+            check=check,
         )
         observer.phase("stopping Ray")
 
