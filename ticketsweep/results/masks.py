@@ -19,28 +19,25 @@ def ticket_layers(masks: pa.Table) -> list[LayerBits]:
 
     Replicates are in order. `masks` has rows of this trial, at least one.
     """
-    return _layers(masks.filter(pc.field("step") == pc.max(masks["step"])))
+    (layers,) = layers_by_step(masks.filter(pc.field("step") == pc.max(masks["step"]))).values()
+    return layers
 
 
 def layers_by_step(masks: pa.Table) -> dict[int, list[LayerBits]]:
     """The masks of a trial at each step of which there are some, as `ticket_layers` has them."""
-    steps = sorted(set(masks["step"].to_pylist()))
-    return {step: _layers(masks.filter(pc.field("step") == step)) for step in steps}
-
-
-def _layers(masks: pa.Table) -> list[LayerBits]:
-    order = [(key, "ascending") for key in ("layer_index", "replicate")]
-    rows: dict[tuple[str, tuple[int, ...]], list[bytes]] = {}
-    for row in (
-        masks.select(["layer", "layer_index", "replicate", "shape", "bits"])
-        .sort_by(order)
-        .to_pylist()
-    ):
-        rows.setdefault((row["layer"], tuple(row["shape"])), []).append(row["bits"])
-    return [
-        LayerBits(layer, shape, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
-        for (layer, shape), bits in rows.items()
-    ]
+    columns = ["step", "layer_index", "replicate", "layer", "shape", "bits"]
+    order = [(key, "ascending") for key in columns[:3]]
+    rows: dict[int, dict[tuple[str, tuple[int, ...]], list[bytes]]] = {}
+    for row in masks.select(columns).sort_by(order).to_pylist():
+        layers = rows.setdefault(row["step"], {})
+        layers.setdefault((row["layer"], tuple(row["shape"])), []).append(row["bits"])
+    return {
+        step: [
+            LayerBits(layer, shape, np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1))
+            for (layer, shape), bits in layers.items()
+        ]
+        for step, layers in rows.items()
+    }
 
 
 def steps_of_masks(database: Database, sweep: str) -> dict[str, set[int]]:
