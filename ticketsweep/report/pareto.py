@@ -260,4 +260,7 @@ def _colour_axis(values: Sequence[float | None], colour: str, *, log: bool) -> d
         ticks = [10.0**power for power in range(-9, 10)]
         ticks = [at for at in ticks if min(known) / 3 <= at <= max(known) * 3]
         bar |= {"tickvals": [math.log10(at) for at in ticks], "ticktext": [f"{t:g}" for t in ticks]}
-    return {"colorscale": SCALE, "colorbar": bar}
+    # Given, since a legend that hides all trials would leave the axis without ends of its own.
+    low, high = (_on_scale(value, log=log) or 0.0 for value in (min(known), max(known)))
+    around = 0.0 if low < high else 0.5
+    return {"colorscale": SCALE, "cmin": low - around, "cmax": high + around, "colorbar": bar}
