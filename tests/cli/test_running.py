@@ -111,3 +111,13 @@ def test_a_trial_takes_no_space_and_no_name_with_a_slash(command, tmp_path):
     assert "gate.l0_strength must be one value for a single trial" in ended.err
     assert command("trial", "--sweep", "a/b").code == 2
     assert not (tmp_path / "ticketsweep-storage").exists()
+
+
+def test_a_complete_trial_without_snapshots_says_that_it_gets_none(command):
+    small = ["trial", "--set", "model=fc-4", "--set", "train.steps=2", "--storage", "st"]
+    assert "without snapshots" not in command(*small, "--set", "snapshots=false").err
+    ended = command(*small, "--set", "snapshots=true")
+    assert ended.code == 0
+    assert "stored without snapshots, and a complete one is not trained again" in ended.err
+    again = command(*small, "--set", "snapshots=true", "--set", "seed=1")
+    assert "without snapshots" not in again.err + command(*small, "--set", "seed=1").err

@@ -158,8 +158,8 @@ def trial(
         raise TrialFailure(f"trial {outcome.row['trial_id']} failed: {outcome.row['error']}")
     database = Database(opened)
     if outcome.reused and checked.snapshots:
-        steps = steps_of_masks(database, sweep).get(str(outcome.row["trial_id"]), set())
-        if len(steps) < 2:
+        logged = steps_of_masks(database, sweep).get(str(outcome.row["trial_id"]), set())
+        if len(logged) < 2:
             note(
                 "the trial is stored without snapshots, and a complete one is not trained again "
                 "(in another storage or with another seed it has them)"
