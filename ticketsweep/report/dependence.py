@@ -39,7 +39,7 @@ _WIDE = 20  # a range of numbers that asks for a logarithmic axis
 def section(data: ReportData) -> Section:
     """A figure a setting; another with the layers kept apart."""
     settings = data.settings[:_MOST_SETTINGS]
-    figures = [_figure(data, setting) for setting in settings]
+    figures = [drawn for setting in settings if (drawn := _figure(data, setting)) is not None]
     figures += [drawn for setting in settings if (drawn := _by_layer(data, setting)) is not None]
     notes = []
     if not figures:
@@ -57,9 +57,11 @@ def section(data: ReportData) -> Section:
     )
 
 
-def _figure(data: ReportData, setting: Setting) -> Drawn:
+def _figure(data: ReportData, setting: Setting) -> Drawn | None:
     rows = [row for row in data.complete if row["trial_id"] in setting.values]
     metrics = [m for m in _METRICS if any(figure_of(row, m) is not None for row in rows)]
+    if not metrics:
+        return None
     place = _Axis(setting)
     figure = panels(len(metrics), 120 + 190 * len(metrics), showlegend=False)
     for at, metric in enumerate(metrics, start=1):

@@ -29,7 +29,11 @@ def tiles(data: ReportData) -> list[Tile]:
     """At most four figures that sum the sweep up."""
     asked = data.view.row.get("samples") if data.view.row else None
     complete = len(data.view.complete)
-    of = f"of {asked:,} trials complete" if asked and asked >= complete else "trials complete"
+    of = (
+        f"of {asked:,} trials complete"
+        if asked and asked >= complete
+        else f"trial{'' if complete == 1 else 's'} complete"
+    )
     found = [Tile(f"{complete:,}", of)]
     if not data.best:
         return found
@@ -164,7 +168,8 @@ def _cautions(data: ReportData) -> Iterator[str]:
             for each in attribution.cautions
         )
     if 0 < len(view.complete) < _FEW_TRIALS:
-        yield f"{plural(len(view.complete), 'complete trial')} show no trend over settings."
+        of = plural(len(view.complete), "complete trial")
+        yield f"{of} {'are' if len(view.complete) > 1 else 'is'} too few for trends over settings."
     if len(data.problems) > 1:
         yield (
             f"The trials solve {len(data.problems)} problems (model and data set): figures over "
@@ -173,10 +178,14 @@ def _cautions(data: ReportData) -> Iterator[str]:
     open_ = [figure_of(each.row, "undecided") for each in data.best]
     much = [value for value in open_ if value is not None and value > MUCH_UNDECIDED]
     if much:
+        of = (
+            f"{len(much)} of the {len(data.best)} best trials"
+            if len(data.best) > 1
+            else "the trial"
+        )
         yield (
-            f"In {len(much)} of the {len(data.best)} best trials more than 5 % of the gates were "
-            f"undecided when they were hardened (mean {percent(fmean(much))}): longer or colder "
-            "training would settle them."
+            f"In {of} more than 5 % of the gates were undecided when they were hardened (mean "
+            f"{percent(fmean(much))}): longer or colder training would settle them."
         )
     yield from (f"{each[0].upper()}{each[1:]}." for each in data.left_out)
 

@@ -123,7 +123,12 @@ def _jaccards(names: Sequence[str], rows: Sequence[StabilityRow]) -> list[go.Sca
             mode="markers",
             name=told,
             text=names,
-            marker={"color": PURPLE, "symbol": symbol, "size": 10, "line": {"width": 2}},
+            marker={
+                "color": PURPLE,
+                "symbol": symbol,
+                "size": 10,
+                "line": {"width": 2, "color": PURPLE},
+            },
             hovertemplate=f"%{{text}}: {told} %{{y:.3f}}<extra></extra>",
         )
         for told, field, symbol in (
@@ -156,7 +161,12 @@ class _Mark:
             mode="markers",
             name=self.told,
             text=names,
-            marker={"color": self.colour, "symbol": self.symbol, "size": 10, "line": {"width": 2}},
+            marker={
+                "color": self.colour,
+                "symbol": self.symbol,
+                "size": 10,
+                "line": {"width": 2, "color": self.colour},
+            },
             error_y={"type": "data", "array": up, "arrayminus": down, "thickness": 1.5, "width": 4},
             hovertemplate=f"%{{text}}: {self.told} %{{y:.3f}}<extra></extra>",
         )

@@ -63,7 +63,8 @@ def _figure(ranked: Ranked, stability: Stability, pairs: PairFigures, layer: str
     count = len(names)
     told = count <= _TOLD_IN_CELLS
     values = [[None if np.isnan(v) else round(float(v), _DIGITS) for v in row] for row in matrix]
-    figure = blank(min(640, 180 + 34 * count))
+    height = min(640, 180 + 34 * count)
+    figure = blank(height)
     figure.add_heatmap(
         z=values,
         x=names,
@@ -82,9 +83,9 @@ def _figure(ranked: Ranked, stability: Stability, pairs: PairFigures, layer: str
             "len": 0.6,
             "x": 0,
             "xanchor": "left",
-            "y": 0,
+            "y": 58 / height,
             "yref": "container",
-            "yanchor": "bottom",
+            "yanchor": "top",
             "outlinewidth": 0,
             "title": {"text": "overlap beyond chance", "side": "top", "font": {"size": 12}},
         },

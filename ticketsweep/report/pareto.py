@@ -25,7 +25,7 @@ from ticketsweep.results.ranking import domination_ranks
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, figure_of, finite_number
 
-_HEIGHT = 520
+_HEIGHT, _COLOUR_BAR = 520, 58  # pixels: of the figure; of its foot, where the colours are told
 _MOST_COLOURS = 7  # entries of the menu
 
 
@@ -250,9 +250,9 @@ def _colour_axis(values: Sequence[float | None], colour: str, *, log: bool) -> d
         "len": 0.6,
         "x": 0,
         "xanchor": "left",
-        "y": 0,
+        "y": _COLOUR_BAR / _HEIGHT,
         "yref": "container",
-        "yanchor": "bottom",
+        "yanchor": "top",
         "title": {"text": safe(label(colour)), "side": "top", "font": {"size": 12}},
         "outlinewidth": 0,
     }

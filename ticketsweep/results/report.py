@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from ticketsweep.analysis.stability import Stability, pooled_stability
 from ticketsweep.results.comparison import stability_by
+from ticketsweep.results.function import FunctionRow, stored_function
 from ticketsweep.results.networks import NETWORKS, STRONG
 from ticketsweep.results.ranking import Ranked, chosen
-from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
+from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of
+from ticketsweep.results.settling import SweepSettling, settling_by
 from ticketsweep.results.summary import Summary, summarise
 from ticketsweep.results.sweeps import SweepView
 from ticketsweep.store.database import Database
@@ -89,6 +92,8 @@ class ReportData:
     settings: what differs between complete trials.
     curves: trial id -> figure -> points, of the best trials.
     importance: a table for each objective and evaluator; empty where trials are too few.
+    function: what is stored of comparisons of tickets in function, over all complete trials.
+    settling: where the masks of the best trials settle, of those with snapshots, by trial id.
     left_out: sentences: what could not be compared, and why.
     storage: as the user named it; None for the default.
     """
@@ -101,6 +106,8 @@ class ReportData:
     settings: Sequence[Setting]
     curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]]
     importance: Sequence[Importance]
+    function: Sequence[FunctionRow]
+    settling: SweepSettling
     left_out: Sequence[str]
     storage: str | None
 
@@ -127,14 +134,23 @@ class ReportData:
         found = [(str(row.get("model")), str(row.get("dataset"))) for row in self.complete]
         return sorted(set(found), key=lambda each: (-found.count(each), each))
 
-    def accuracies(self, trial_id: str) -> dict[str, list[float]]:
+    def accuracies(self, trial_id: str) -> Mapping[str, list[float]]:
         """Network -> test accuracy of each replicate that has one."""
-        rows = self.replicates.get(trial_id, [])
-        found = {
-            network.label: [v for row in rows if (v := figure_of(row, network.test)) is not None]
-            for network in NETWORKS
-        }
-        return {label: values for label, values in found.items() if values}
+        return self._accuracies.get(trial_id, {})
+
+    @cached_property
+    def _accuracies(self) -> dict[str, dict[str, list[float]]]:
+        """Of every trial; kept, since every figure of accuracy asks for it."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for trial_id, rows in self.replicates.items():
+            own = found.setdefault(trial_id, {})
+            for row in rows:
+                flat = {**dict(row.get("metrics") or {}), **row}
+                for network in NETWORKS:
+                    value = finite_number(flat.get(network.test))
+                    if value is not None:
+                        own.setdefault(network.label, []).append(value)
+        return found
 
     def mean_accuracy(self, row: Row, label: str = STRONG.label) -> float | None:
         """Mean test accuracy of one of a trial's networks."""
@@ -178,6 +194,14 @@ def report_data(
         settings=_settings(view, stability),
         curves={str(each.row["trial_id"]): _curves(database, each.row) for each in summary.best},
         importance=importance,
+        function=stored_function(database, view.complete, keys=[]),
+        settling=settling_by(
+            database,
+            [each.row for each in summary.best],
+            groups=[(str(each.row["trial_id"]),) for each in summary.best],
+            layer=None,
+            warn=said.append,
+        ),
         left_out=list(dict.fromkeys(said)),
         storage=storage,
     )
