@@ -136,6 +136,11 @@ CONTRADICTIONS = {
     "a null shape": ("masks", _first(shape=None), "shape is null"),
     "a set padding bit": ("masks", _first(bits=b"\xff" * 78), "padding"),
     "wrong sparsity": ("masks", _first(sparsity=0.5), "sparsity is 0.5"),
+    "replicates of different steps": (
+        "masks",
+        lambda rows: [{**row, "step": row["step"] + row["replicate"]} for row in rows],
+        "masks of different steps",
+    ),
     "fewer layers": ("masks", lambda rows: rows[1:], "different layers"),
     "fewer replicates' masks": ("masks", lambda rows: rows[2:], "replicate 0 has figures, but no"),
     "masks of nobody": ("masks", _first(replicate=7), "replicate 7 has masks, but no figures"),
