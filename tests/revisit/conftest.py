@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ticketsweep.trial import load_data, run_trial
 FAST = {
     "model": "fc-16",
     "dataset": "digits",
-    "device": "cpu",
+    "device": os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu"),
     "rewind_step": 10,
     "gate": {"family": "gaussian", "l0_strength": 0.2},
     "train": {"steps": 40, "batch_size": 32},

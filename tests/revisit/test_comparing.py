@@ -25,7 +25,8 @@ from ticketsweep.trial import load_data
 def plain_accuracy(pack: TicketPack, weights: Weights, row: int) -> float:
     """Of a plain model with these weights, one image after another."""
     network, test = pack.bench.network, pack.bench.test
-    model = pack.bench.plan.build().eval()
+    device = test.labels.device
+    model = pack.bench.plan.build().to(device).eval()
     layers = zip(
         (*network.gated.names, *network.rest.names),
         (*network.gated.split(weights.gated), *network.rest.split(weights.rest)),
@@ -34,7 +35,7 @@ def plain_accuracy(pack: TicketPack, weights: Weights, row: int) -> float:
     with torch.no_grad():
         for name, layer in layers:
             model.get_parameter(name).copy_(layer[row])
-        images, labels = test.take(torch.arange(len(test.labels)))
+        images, labels = test.take(torch.arange(len(test.labels), device=device))
         right = [
             int(model(x[None]).argmax()) == int(y) for x, y in zip(images, labels, strict=True)
         ]
@@ -89,15 +90,16 @@ def relabelled(pack) -> TicketPack:
         for at in (0, 1):
             parts = zip((network.gated, network.rest), (weights.gated, weights.rest), strict=True)
             arrays = {
-                name: layer[at].numpy()
+                name: layer[at].cpu().numpy()
                 for layout, tensor in parts
                 for name, layer in zip(layout.names, layout.split(tensor), strict=True)
             }
             moved = permuted(arrays, orders, symmetry)
             flat.append({name: torch.from_numpy(array) for name, array in moved.items()})
+        device = weights.gated.device
         return Weights(
-            torch.cat([weights.gated[:2], network.gated.flatten(flat)]),
-            torch.cat([weights.rest[:2], network.rest.flatten(flat)]),
+            torch.cat([weights.gated[:2], network.gated.flatten(flat).to(device)]),
+            torch.cat([weights.rest[:2], network.rest.flatten(flat).to(device)]),
         )
 
     kept = with_copies(pack.kept)

@@ -75,7 +75,9 @@ class ComparingDisplay(AbstractContextManager["ComparingDisplay"]):
     def stepped(self, trial_id: str, progress: StageProgress) -> None:
         """A trial has come further."""
         what = f"{short(trial_id)}: {_STAGES[progress.stage]}"
-        self._show(what, progress.step, max(1, progress.steps))
+        # In a log, the stages of a single trial; of many, only how many are done.
+        is_told = self._trials <= 1
+        self._show(what, progress.step, max(1, progress.steps), is_told=is_told)
 
     def ended(self, trial: Ended) -> None:
         """A trial's comparisons are stored, or cannot be made."""
@@ -94,8 +96,8 @@ class ComparingDisplay(AbstractContextManager["ComparingDisplay"]):
         """Something that the user should know."""
         self._console.print(text, soft_wrap=True)
 
-    def _show(self, what: str, done: int, total: int) -> None:
-        if not self._is_bar and what != self._said:
+    def _show(self, what: str, done: int, total: int, *, is_told: bool = True) -> None:
+        if not self._is_bar and what != self._said and is_told:
             self._console.print(what, soft_wrap=True)
         self._said = what
         self._bar.update(self._task, description=what, completed=done, total=total, visible=True)

@@ -63,6 +63,8 @@ def verification_parts(
     else:
         yield "With --quarantine their files are moved aside; running the sweep again then trains"
         yield "what was lost anew."
+    if any(loss.trial_id is not None and not loss.is_of_trial for loss in found.losses):
+        yield "Comparisons are no part of a trial: `ticketsweep stability` computes them again."
 
 
 def _are(count: int) -> str:

@@ -192,27 +192,30 @@ class Evaluator:
         """Shares of images that are taken for another class, (R,): training split and test split.
 
         Of the training split's rows that are trained on, the same `TRAINING_IMAGES` at most are
-        looked at each time. NaN where the outputs are not finite.
+        looked at each time. NaN where the weights or the outputs are not finite.
         """
-        layers, statistics = self._prepared(weights)
+        sound, finite = _finite_alone(weights)
+        layers, statistics = self._prepared(finite)
         splits = ((self._train, self._training_rows), (self._test, self._test_rows))
         train, test = (_errors(self._score(layers, statistics, *split)) for split in splits)
-        return train, test
+        return np.where(sound, train, np.nan), np.where(sound, test, np.nan)
 
     @torch.no_grad()
     def predictions(self, weights: Weights) -> NDArray[np.int64]:
         """The class that each network takes each image of the test split for, int64 (R, N).
 
-        -1 where an output is not finite.
+        -1 where an output is not finite, and everywhere if the weights are not.
         """
-        layers, statistics = self._prepared(weights)
+        sound, finite = _finite_alone(weights)
+        layers, statistics = self._prepared(finite)
         size = max(1, self.images_at_once // len(layers[0]))
         classes = []
         for images, _ in evaluation_batches(self._test, self._test_rows, size):
             logits = self._packed.evaluate(layers, statistics, images)
-            sound = torch.isfinite(logits).all(dim=2)
-            classes.append(torch.where(sound, logits.argmax(dim=2), -1).cpu())
+            known = torch.isfinite(logits).all(dim=2)
+            classes.append(torch.where(known, logits.argmax(dim=2), -1).cpu())
         found: NDArray[np.int64] = torch.cat(classes, dim=1).numpy()
+        found[~sound] = -1
         return found
 
     @torch.no_grad()
@@ -231,6 +234,20 @@ class Evaluator:
             return layers, ()
         batches = evaluation_batches(self._train, self._estimate_rows, ESTIMATE_BATCH)
         return layers, self._packed.estimate(layers, (images for images, _ in batches))
+
+
+def _finite_alone(weights: Weights) -> tuple[NDArray[np.bool_], Weights]:
+    """Which networks' weights are finite, and the weights with zeros for the others'.
+
+    On CUDA, convolutions of a pack have been seen to let one network's infinities reach another.
+    """
+    sound = np.array(weights.finite())
+    if sound.all():
+        return sound, weights
+    finite = weights.copy()
+    lost = np.flatnonzero(~sound).tolist()
+    finite.gated[lost], finite.rest[lost] = 0, 0
+    return sound, finite
 
 
 def _errors(score: Score) -> NDArray[np.float64]:
