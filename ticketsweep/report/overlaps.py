@@ -87,7 +87,7 @@ def _figure(ranked: Ranked, stability: Stability, pairs: PairFigures, layer: str
             "yref": "container",
             "yanchor": "top",
             "outlinewidth": 0,
-            "title": {"text": "overlap beyond chance", "side": "top", "font": {"size": 12}},
+            "title": {"text": "overlap beyond chance", "side": "bottom", "font": {"size": 12}},
         },
     )
     figure.update_xaxes(showgrid=False, showline=False, ticks="", type="category")

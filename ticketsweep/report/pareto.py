@@ -185,7 +185,7 @@ def _trials(
     hue: dict[str, object] = {"color": GREY, "opacity": 0.5}
     if points[0].colour is not None:
         values = [_on_scale(point.colour, log=log) for point in points]
-        hue = {"color": values, "coloraxis": "coloraxis"}
+        hue = {"color": values, "coloraxis": "coloraxis", "opacity": 0.95}
     shown = label(colour)
     sizes: list[float] | int = 10
     if colour == "stability":
@@ -253,7 +253,7 @@ def _colour_axis(values: Sequence[float | None], colour: str, *, log: bool) -> d
         "y": _COLOUR_BAR / _HEIGHT,
         "yref": "container",
         "yanchor": "top",
-        "title": {"text": safe(label(colour)), "side": "top", "font": {"size": 12}},
+        "title": {"text": safe(label(colour)), "side": "bottom", "font": {"size": 12}},
         "outlinewidth": 0,
     }
     if log:
