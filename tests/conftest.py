@@ -25,8 +25,10 @@ STARTING_RAY = (
     "tests/sweep/test_comparing.py",
     "tests/sweep/test_nodes.py",
     "tests/cluster/test_launching.py",
+    "tests/cluster/test_slurm.py",
     "tests/cli/test_process.py",
 )
+BROWSING = "tests/report/test_browser.py"  # one browser and one sweep for all of it
 
 
 @pytest.hookimpl
@@ -38,12 +40,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class _RayOnOneWorker(LoadScopeScheduling):
-    """What starts Ray runs first, in order, on one worker; every other test wherever is room.
+    """What starts Ray runs first, in order, on one worker, and so does what a browser opens, on
+    the other; every other test runs wherever is room.
 
     (The mark `xdist_group` would say so too, but xdist 3.8 does not see it under pytest 9.2.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(BROWSING):
+            return BROWSING
         return "Ray" if nodeid.startswith(STARTING_RAY) else nodeid
 
 
