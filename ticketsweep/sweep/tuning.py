@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -21,6 +22,12 @@ from ticketsweep.sweep.tracking import Tracker
 from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import DataKey
+
+# Tune hands these to its workers by way of Ray's runtime environments, which Ray writes into logs
+# and shows on its dashboard. A local Ray's workers inherit them, those of a cluster have their own.
+ENV_VARS_TO_PROPAGATE.difference_update(
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+)
 
 
 def run_jobs(
