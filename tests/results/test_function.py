@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ticketsweep.analysis.intervals import jackknife_interval
 from ticketsweep.results.function import (
     CONNECTIVITY,
     PREDICTIONS,
@@ -87,6 +89,37 @@ def test_barriers_below_two_per_cent_are_stable(storage) -> None:
     own, other = summary(storage)
     assert (own.differs, own.figures["stable"].mean) == ("", 0.5)
     assert (other.differs, other.figures["stable"].mean) == ("data", 1)
+
+
+@pytest.mark.parametrize("inits", [2, 3, 5])
+def test_an_interval_is_over_seeds_and_from_three_of_them_on(storage, inits: int) -> None:
+    row = {"trial_id": "t2", "status": "complete", "config": "{}"}
+    replicates = [
+        {"replicate": n, "init_seed": n, "data_seed": 0, "gate_seed": 0} for n in range(inits)
+    ]
+    write_trial(storage, "s", TrialRows(row, replicates, [], []))
+    pairs = [(a, b) for a in range(inits) for b in range(a)]
+    figures = [{"equal": 0.5, "agreement": 0.1 * a} for a, _ in pairs]
+    store(
+        storage,
+        "t2",
+        PREDICTIONS,
+        *((a, b, "init", own) for (a, b), own in zip(pairs, figures, strict=True)),
+    )
+    (found,) = summary(storage)
+    equal, agreement = found.figures["equal"], found.figures["agreement"]
+    if inits < 3:
+        assert (equal.low, agreement.high) == (None, None)
+        return
+    assert (equal.low, equal.high) == pytest.approx((0.5, 0.5))
+    ends = np.array([[[a, b], [0, 0], [0, 0]] for a, b in pairs])
+    wanted = jackknife_interval(
+        np.array([each["agreement"] for each in figures]),
+        np.full(len(pairs), 1 / len(pairs)),
+        np.zeros(len(pairs), dtype=np.int64),
+        ends,
+    )
+    assert (agreement.low, agreement.high) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_without_comparisons_there_is_nothing_to_say(storage) -> None:

@@ -87,7 +87,7 @@ def _note(how: _Table, rows: Sequence[FunctionRow]) -> str:
 
 
 def _cell(name: str, shown: Callable[[float], str]) -> Cell:
-    """The mean of a measure, and the least and the most of any pair where that differs."""
+    """The mean of a measure with its interval, else the least and the most of any pair."""
 
     def cell(row: FunctionRow) -> str:
         return _with_range(row.figures.get(name), shown)
@@ -99,6 +99,8 @@ def _with_range(spread: Spread | None, shown: Callable[[float], str]) -> str:
     if spread is None:
         return NONE
     mean, least, most = (shown(value) for value in (spread.mean, spread.least, spread.most))
+    if spread.low is not None and spread.high is not None:
+        return f"{mean} [{shown(spread.low)}, {shown(spread.high)}]"
     return mean if least == most else f"{mean} ({least} to {most})"
 
 
@@ -132,6 +134,9 @@ def _stable(row: FunctionRow) -> str:
     return NONE if share is None else f"{round(share.mean * 100)} %"
 
 
+_BRACKETS = "[ ] is a 95 % interval over seeds; ( ), where there are too few for one, the range of the pairs."
+
+
 _TABLES: Mapping[str, _Table] = {
     PREDICTIONS: _Table(
         "Do the tickets predict the same?",
@@ -143,7 +148,7 @@ _TABLES: Mapping[str, _Table] = {
         "Test split, tickets on their frozen weights. Error overlap: images that both get wrong, "
         "of those that either does; chance: of two that are wrong as often, but independently. "
         "Disagreement over mean error: 0 for the same predictions, 2 where no error is shared. "
-        "After the share of same classes stand the least and the most of any pair.",
+        f"{_BRACKETS}",
     ),
     TRANSFER: _Table(
         "Does a ticket's mask work on other initial weights?",
@@ -157,7 +162,7 @@ _TABLES: Mapping[str, _Table] = {
         "Test accuracy of a mask on the weights that it was found on, and on those of a replicate "
         "with other initial weights: as it is; with its units relabelled like that replicate's, "
         "by the weights alone; shuffled within each layer (the control); and that replicate's own "
-        "ticket. In brackets: the least and the most of any pair.",
+        f"ticket. {_BRACKETS}",
     ),
     CONNECTIVITY: _Table(
         "Do retrained tickets lie in one basin?",
@@ -172,7 +177,7 @@ _TABLES: Mapping[str, _Table] = {
         "one ticket retrained in two orders of the data. Else each ticket is retrained once, in "
         "its own order and under its own mask, and what lies between them is open where either "
         f"mask is. Stable: a test barrier below {100 * STABLE_BELOW:.0f} %. "
-        "In brackets: the least and the most of any pair.",
+        f"{_BRACKETS}",
     ),
     ALIGN: _Table(
         "Are tickets of other initial weights the same, relabelled?",
@@ -186,7 +191,7 @@ _TABLES: Mapping[str, _Table] = {
         "Overlap: shared gates, of those of the smaller mask. Units are matched by the weights "
         "that the tickets keep (weight matching, Ainsworth et al. 2023). Matching finds likeness "
         "in anything, so its chance level is that of random masks matched alike, which keep as "
-        "many gates of each layer, or also of each input: 0 is chance, 1 the same ticket. Beyond "
-        "matched chance stand the least and the most of any pair in brackets.",
+        "many gates of each layer, or also of each input: 0 is chance, 1 the same ticket. "
+        f"{_BRACKETS}",
     ),
 }

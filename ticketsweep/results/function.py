@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ticketsweep.analysis.intervals import jackknife_interval, trial_weights
 from ticketsweep.results.grouping import Group, groups_of, plain_group
+from ticketsweep.results.masks import Triple, seeds_by_trial
 from ticketsweep.results.rows import Row
 from ticketsweep.store.database import Database
 
@@ -21,11 +25,21 @@ BARRIER, STABLE = "test_barrier", "stable"
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean over trials of means over pairs, and the least and the most of any pair."""
+    """A measure of several pairs.
+
+    Attributes
+    ----------
+    mean: over trials, of means over their pairs.
+    least, most: of any pair.
+    low, high: 95 % interval over seeds of the mean; None where there are fewer than three seeds of
+        a kind that varies.
+    """
 
     mean: float
     least: float
     most: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,9 @@ def stored_function(
     )
     one = str(trials[0]["trial_id"]) if len(trials) == 1 else None
     rows = database.comparisons(str(trials[0]["sweep"]), one).to_pylist(maps_as_pydicts="strict")
+    if not rows:
+        return []
+    seeds_of = seeds_by_trial(database.replicates(str(trials[0]["sweep"]), one))
     found: dict[tuple[int, Group, str], list[Row]] = {}
     for row in rows:
         if row["trial_id"] not in groups:
@@ -90,7 +107,8 @@ def stored_function(
         return kind, order.index(group), seeds.count("+") + bool(seeds), seeds
 
     return [
-        _function_row(key[1], KINDS[key[0]], key[2], found[key]) for key in sorted(found, key=place)
+        _function_row(key[1], KINDS[key[0]], key[2], found[key], seeds_of)
+        for key in sorted(found, key=place)
     ]
 
 
@@ -105,6 +123,8 @@ def function_records(rows: Iterable[FunctionRow], *, keys: Sequence[str]) -> lis
             "mean": spread.mean,
             "least": spread.least,
             "most": spread.most,
+            "low": spread.low,
+            "high": spread.high,
             "pairs": row.pairs,
             "trials": row.trials,
         }
@@ -113,36 +133,66 @@ def function_records(rows: Iterable[FunctionRow], *, keys: Sequence[str]) -> lis
     ]
 
 
-def _function_row(group: Group, kind: str, differs: str, rows: Sequence[Row]) -> FunctionRow:
-    start = f"{kind}."
-    by_trial: dict[str, list[dict[str, float]]] = {}
-    without = 0
-    for row in rows:
-        own = {k.removeprefix(start): v for k, v in row["measures"].items() if k.startswith(start)}
-        if BARRIER in own:
-            own[STABLE] = float(own[BARRIER] < STABLE_BELOW)
-        without += not own
-        by_trial.setdefault(row["trial_id"], []).append(own)
-    names = dict.fromkeys(name for pairs in by_trial.values() for own in pairs for name in own)
+def _function_row(
+    group: Group,
+    kind: str,
+    differs: str,
+    rows: Sequence[Row],
+    seeds_of: Mapping[str, Mapping[int, Triple]],
+) -> FunctionRow:
+    every = [_measures(row, kind) for row in rows]
     settings = {
         json.dumps(json.loads(row["settings"])[kind], sort_keys=True): json.loads(row["settings"])
         for row in rows
     }
+    figures = {}
+    for name in dict.fromkeys(name for own in every for name in own):
+        having = [(row, own[name]) for row, own in zip(rows, every, strict=True) if name in own]
+        figures[name] = _spread([row for row, _ in having], [v for _, v in having], seeds_of)
     return FunctionRow(
         group=group,
         kind=kind,
         differs=differs,
-        figures={name: _spread(by_trial.values(), name) for name in names},
+        figures=figures,
         pairs=len(rows),
-        trials=len(by_trial),
-        without=without,
+        trials=len({row["trial_id"] for row in rows}),
+        without=sum(not own for own in every),
         settings=tuple(each[kind] for each in settings.values()),
     )
 
 
-def _spread(trials: Iterable[Sequence[Mapping[str, float]]], name: str) -> Spread:
-    values = [[own[name] for own in pairs if name in own] for pairs in trials]
-    known = [each for each in values if each]
-    every = [value for each in known for value in each]
-    means = [sum(each) / len(each) for each in known]
-    return Spread(sum(means) / len(means), min(every), max(every))
+def _measures(row: Row, kind: str) -> dict[str, float]:
+    """Those of one kind, and what follows from them."""
+    start = f"{kind}."
+    own = {k.removeprefix(start): v for k, v in row["measures"].items() if k.startswith(start)}
+    if BARRIER in own:
+        own[STABLE] = float(own[BARRIER] < STABLE_BELOW)
+    return own
+
+
+def _spread(
+    rows: Sequence[Row],
+    values: Sequence[float],
+    seeds_of: Mapping[str, Mapping[int, Triple]],
+) -> Spread:
+    figures = np.array(values)
+    trial = np.unique([row["trial_id"] for row in rows], return_inverse=True)[1].astype(np.int64)
+    weights = trial_weights(trial)
+    # Pairs of a trial that differ in the same seeds are alike; unlike ones keep their shares.
+    unlike = [f"{at} {row['differs']}" for at, row in zip(trial.tolist(), rows, strict=True)]
+    strata = np.unique(unlike, return_inverse=True)[1].astype(np.int64)
+    ends = [
+        [seeds_of.get(row["trial_id"], {}).get(row[end]) for end in ("first", "second")]
+        for row in rows
+    ]
+    interval = None
+    if all(None not in both for both in ends):
+        seeds = np.array(ends, dtype=np.int64).transpose(0, 2, 1)  # (P, factor, 2)
+        interval = jackknife_interval(figures, weights, strata, seeds)
+    return Spread(
+        mean=float(figures @ weights),
+        least=min(values),
+        most=max(values),
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+    )
