@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store import compaction
+from ticketsweep.store.claims import claimed
 from ticketsweep.store.compaction import Compaction, compact
 from ticketsweep.store.database import Database
 from ticketsweep.store.encoding import encode, encode_part
@@ -270,17 +270,14 @@ def test_originals_outlive_a_compaction_whose_part_is_damaged(filled, table):
 
 
 def test_two_compactions_of_a_sweep_do_not_meet(filled):
-    claim = filled.claim_file("a")
-    (filled.local / "trials/sweep=a/compacted").mkdir()
-    Path(claim).touch()
-    before = files(filled)
-    with pytest.raises(StorageError, match="is being compacted by process"):
-        merge(filled)
-    assert files(filled) == before
-    assert [each.path for each in filled.claims("a")] == [claim]
-    dead = claim.replace(f".{os.getpid()}.", ".4194304.")
-    filled.filesystem.move(claim, dead)
-    assert merge(filled).trials == 5
+    with claimed(filled, "a", "compaction", waiting=print):
+        before = files(filled)
+        with pytest.raises(StorageError, match="is being compacted by process"):
+            merge(filled)
+        assert files(filled) == before
+    with claimed(filled, "a", "run", waiting=print):
+        assert merge(filled).trials == 5
+        assert len(filled.claims("a")) == 1
     assert filled.claims("a") == []
 
 
@@ -403,6 +400,7 @@ def test_any_file_system_will_do(filled):
     before = everything(filled)
     for table in TRIAL_TABLES:
         (filled.local / table / "sweep=a/compacted").mkdir()  # object stores have no folders
+    (filled.local / "claims/sweep=a").mkdir(parents=True)
     inner = pafs.SubTreeFileSystem(filled.local.as_posix(), pafs.LocalFileSystem())
     remote = dataclasses.replace(filled, filesystem=inner, root="", local=None)
     assert merge(remote).trials == 5

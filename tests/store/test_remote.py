@@ -24,6 +24,7 @@ import pytest
 from ticketsweep.cli import main
 from ticketsweep.errors import StorageError
 from ticketsweep.store.checkpoints import CheckpointFile
+from ticketsweep.store.claims import claimed
 from ticketsweep.store.database import Database, open_database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.remote import shown_uri
@@ -495,3 +496,16 @@ def test_a_uri_with_a_secret_is_refused_and_never_repeated(
 def test_a_uri_is_shown_without_what_may_be_secret():
     assert shown_uri("s3://a:b/c?d@bucket/p?endpoint_override=x") == "s3://bucket/p"
     assert shown_uri("storage/here@work") == "storage/here@work"
+
+
+def test_of_two_who_claim_a_sweep_on_an_object_store_one_gets_it(storage):
+    with claimed(storage, "a", "run", waiting=print) as claim:
+        with (
+            pytest.raises(StorageError, match=rf"being run by process {os.getpid()} of"),
+            claimed(storage, "a", "run", waiting=print),
+        ):
+            pass
+        claim.check()
+    with claimed(storage, "a", "run", waiting=print):
+        pass
+    assert storage.claims("a") == []

@@ -13,9 +13,8 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ticketsweep.errors import StorageError
+from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.contents import plain_rows
 from ticketsweep.store.encoding import encode_part, is_sealed
 from ticketsweep.store.files import (
@@ -36,10 +36,10 @@ from ticketsweep.store.files import (
 )
 from ticketsweep.store.part_contents import check_part, fault_of
 from ticketsweep.store.parts import Part, part_states
-from ticketsweep.store.paths import Leftover, Storage, StoredFile, one_line
+from ticketsweep.store.paths import Storage, StoredFile, one_line
 from ticketsweep.store.schema import SCHEMAS, TRIAL_TABLES, TRIALS, Table
 from ticketsweep.store.threads import in_order
-from ticketsweep.store.writer import is_dead, remove_leftovers
+from ticketsweep.store.writer import remove_leftovers
 
 PART_BYTES = 1 << 27
 """Of rows in memory, of which a part is made; a larger trial is a part of its own."""
@@ -118,14 +118,14 @@ def compact(storage: Storage, sweep: str, *, report: Report) -> Compaction:
     storage cannot be written to; what has been merged until then stays merged.
     """
     _check_sweep(storage, sweep)
-    with _claim(storage, sweep) as still_ours:
+    with _claim(storage, sweep) as claim:
         files_before, bytes_before = _totals(storage, sweep)
         left = _finish_earlier(storage, sweep)
         work = _sources(storage, sweep)
         done, total = 0, sum(len(source.trials) for source in work)
         report(done, total)
         for group, encoded in _encoded(_groups(storage, work, left)):
-            still_ours()
+            claim.check()
             _commit(storage, sweep, group, encoded)
             done += group.trials
             report(done, total)
@@ -142,48 +142,8 @@ def _check_sweep(storage: Storage, sweep: str) -> None:
         raise StorageError(f"storage {storage.uri} has no trials of a sweep {sweep!r} ({has})")
 
 
-@contextmanager
-def _claim(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
-    """Keep other compactions of the sweep away; what is yielded checks and renews the claim.
-
-    Each writes its claim and then looks for others, so that of two at least one sees the other's.
-    """
-    own = storage.claim_file(sweep)
-
-    def is_own(claim: Leftover) -> bool:
-        return claim.path.endswith(own.rsplit("/", 1)[1])
-
-    def write() -> None:
-        try:
-            if storage.local is not None:  # an object store has no folders
-                Path(own).parent.mkdir(parents=True, exist_ok=True)
-            with storage.filesystem.open_output_stream(own) as stream:
-                stream.write(b"ticketsweep")
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(
-                f"storage {storage.uri}: sweep {sweep} cannot be compacted: {one_line(error)} "
-                f"(mend the permissions, or free some space)"
-            ) from error
-
-    def still_ours() -> None:
-        if not any(map(is_own, storage.claims(sweep))):
-            raise StorageError(
-                f"sweep {sweep}: this compaction was taken for dead, since it had not moved for an "
-                f"hour; what it has merged stays merged (run the same command again)"
-            )
-        write()
-
-    write()
-    try:
-        for other in storage.claims(sweep):
-            if not (is_own(other) or is_dead(other)):
-                raise StorageError(
-                    f"sweep {sweep} is being compacted by process {other.pid} of {other.host} "
-                    f"(wait until it has ended, then run the same command again)"
-                )
-        yield still_ours
-    finally:
-        remove(storage, own)
+def _claim(storage: Storage, sweep: str) -> AbstractContextManager[Claim]:
+    return claimed(storage, sweep, "compaction", waiting=lambda _: None)
 
 
 def _totals(storage: Storage, sweep: str) -> tuple[int, int]:

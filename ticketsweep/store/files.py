@@ -55,6 +55,8 @@ def put(storage: Storage, path: str, data: pa.Buffer) -> None:
     Raises StorageError (disk full, no permission, no network), with nothing half-written in sight.
     """
     try:
+        if not storage.is_there():  # and where it is mounted nothing may be written meanwhile
+            raise FileNotFoundError("the storage's folders are not there")
         if storage.local is None:
             with storage.filesystem.open_output_stream(path) as stream:
                 stream.write(data)

@@ -5,6 +5,7 @@ ROOT/TABLE/sweep=NAME/compacted/PART.parquet   many trials of it, merged
 ROOT/comparisons/sweep=NAME/TRIAL_ID.parquet   of a trial's replicates, made later
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
 ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
+ROOT/claims/sweep=NAME/WORK.….json          who runs or compacts it at this moment
 ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
 ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
 ROOT/tracking                               offline tracking runs, on a local storage
@@ -36,7 +37,7 @@ _SWEEP_FILE = "sweep"
 _CHECKPOINTS = "checkpoints"
 _QUARANTINE = "quarantine"
 _COMPACTED = "compacted"
-_CLAIM = "claim"
+_CLAIMS = "claims"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
 
@@ -182,6 +183,13 @@ class Storage:
                 f"{', '.join(SCHEMAS)} ({remedy})"
             )
 
+    def is_there(self) -> bool:
+        """Whether the storage's folders are there; those of a disk may be away for a while.
+
+        An object store has none, and says itself that it cannot be reached.
+        """
+        return self.local is None or (self.local / "trials").is_dir()
+
     def _folder(self, table: Table, sweep: str | None = None) -> str:
         folder = f"{self.root}/{table}"
         return folder if sweep is None else f"{folder}/{_PARTITION}{check_name(sweep)}"
@@ -198,9 +206,9 @@ class Storage:
         """Where a part's rows of a table lie. Raises StorageError for an invalid name."""
         return f"{self._folder(table, sweep)}/{_COMPACTED}/{check_name(part)}{_SUFFIX}"
 
-    def claim_file(self, sweep: str) -> str:
-        """A name, new at every call, for the claim of this process to compact a sweep."""
-        return temporary_path(self.part_file("trials", sweep, _CLAIM))
+    def claims_folder(self, sweep: str) -> str:
+        """Where processes that work on a sweep say so. Raises StorageError for an invalid name."""
+        return f"{self.root}/{_CLAIMS}/{_PARTITION}{check_name(sweep)}"
 
     def checkpoint_file(self, trial_id: str) -> str:
         """Where a trial's checkpoint lies. Raises StorageError for an invalid name."""
@@ -301,10 +309,10 @@ class Storage:
                     found.append(Leftover(info.path, match["host"], pid, mtime_ns))
         return found
 
-    def claims(self, sweep: str) -> list[Leftover]:
-        """The claims to compact a sweep that are there at this moment."""
-        own = f"/.{_CLAIM}{_SUFFIX}."
-        return [file for file in self.leftovers(sweep) if own in file.path]
+    def claims(self, sweep: str) -> list[str]:
+        """The paths of a sweep's claims that are there at this moment."""
+        infos = self._list(self.claims_folder(sweep))
+        return sorted(info.path for info in infos if info.path.endswith(".json"))
 
     def _list(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
