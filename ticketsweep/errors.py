@@ -26,6 +26,10 @@ class TrialFailure(TicketsweepError):
     """A trial could not be finished (it diverged, say). The sweep records it and goes on."""
 
 
+class DeviceLost(TicketsweepError):
+    """The accelerator refuses all further work of this process, which has to be replaced."""
+
+
 class UserError(TicketsweepError):
     """The user's input was wrong. The message names the field, the value, the rule, the remedy."""
 

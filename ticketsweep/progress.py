@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,31 @@ class Progress:
     loss: float
     val_accuracy: float
     expected_density: float
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A sign of life between two logged steps: some more have been done."""
+
+
+UNDER_WAY = "under_way"
+"""A metric of a stopped trial that nobody has stopped: it goes on, or was cut off after a rung."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The ticket so far is stored; whoever listens may stop the trial here.
+
+    Attributes
+    ----------
+    row: the trial's row of the `trials` table.
+    """
+
+    row: Mapping[str, Any]
+
+
+ALIVE_SECONDS = 10.0
+"""So long at most a stage that takes steps says nothing."""
 
 
 @dataclass(frozen=True)

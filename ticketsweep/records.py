@@ -48,10 +48,10 @@ def trial_figures(
     threads: of torch's, which decide how sums are rounded: who makes W_k again needs as many.
     packs: that the replicates were trained in.
     """
-    density = _mean(tickets.density)
+    density, strong = _mean(tickets.density), tickets.strong_accuracy
     return {
         "val_accuracy": _mean(tickets.val_accuracy),
-        "strong_accuracy": _mean(tickets.strong_accuracy),
+        "strong_accuracy": _mean(strong) if not np.isnan(strong).all() else None,
         "density": density,
         "sparsity": 1 - density,
         "stability": stability.score if stability else None,
@@ -71,6 +71,12 @@ def trial_figures(
     }
 
 
+def at_rung(tickets: Tickets) -> dict[str, float]:
+    """What schedulers compare of trials, by names that tell the step."""
+    figures = {"loss": tickets.loss, "val_accuracy": tickets.val_accuracy}
+    return {f"{name}_at_step_{tickets.steps}": _mean(of) for name, of in figures.items()}
+
+
 def replicate_rows(tickets: Tickets, replicates: Sequence[Replicate]) -> list[dict[str, object]]:
     """Rows of `replicates`; one that has diverged has its seeds and the step, and no figures."""
     return [
@@ -88,6 +94,7 @@ def replicate_rows(tickets: Tickets, replicates: Sequence[Replicate]) -> list[di
 def _replicate_figures(tickets: Tickets, at: int) -> Mapping[str, object]:
     if tickets.diverged[at]:
         return {"metrics": {"diverged_at_step": float(tickets.diverged[at])}}
+    strong = tickets.strong_accuracy[at]
     others = {
         _metric(name): float(figures[at])
         for name, figures in tickets.accuracies.items()
@@ -95,7 +102,7 @@ def _replicate_figures(tickets: Tickets, at: int) -> Mapping[str, object]:
     }
     return {
         "val_accuracy": float(tickets.val_accuracy[at]),
-        "strong_accuracy": float(tickets.strong_accuracy[at]),
+        "strong_accuracy": None if np.isnan(strong) else float(strong),
         "density": float(tickets.density[at]),
         "sparsity": 1 - float(tickets.density[at]),
         "undecided": float(tickets.undecided[at]),

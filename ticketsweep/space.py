@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from ticketsweep.config import (
     EXECUTION_FIELDS,
@@ -58,6 +58,29 @@ class Resources(Section):
     gpus: float = Field(0, ge=0, le=1024, description="GPUs per trial; fractions share one")
 
 
+class Asha(Section):
+    """Stopping trials early by asynchronous successive halving."""
+
+    metric: Literal["loss", "val_accuracy"] = Field(
+        "loss", description="of the ticket so far, on the validation split"
+    )
+    grace_steps: int | None = Field(
+        None, ge=1, le=10**9, description="to the first rung; null: steps / reduction_factor^3"
+    )
+    reduction_factor: int = Field(3, ge=2, le=100, description="1 in so many goes on at a rung")
+
+
+class Scheduler(Section):
+    """What decides whether a trial goes on to its end."""
+
+    asha: Asha
+
+
+def _scheduler(value: object) -> object:
+    named: dict[str, object] = {"none": None, "asha": {"asha": {}}}
+    return named.get(value, value) if isinstance(value, str) else value
+
+
 class SweepSettings(Section):
     """The `sweep:` block."""
 
@@ -67,7 +90,9 @@ class SweepSettings(Section):
         {"val_accuracy": "max", "sparsity": "max"}, min_length=1
     )
     sampler: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
-    scheduler: Literal["none"] = "none"
+    scheduler: Annotated[Scheduler | None, BeforeValidator(_scheduler)] = Field(
+        None, description="none, asha, or {asha: {metric: loss, grace_steps: N, ...}}"
+    )
     seed: int = Field(0, ge=0, lt=2**53, description="root of the search's own randomness")
     concurrency: int | None = Field(
         None, ge=1, le=10**6, description="trials at once; null: what the resources allow"
@@ -75,6 +100,9 @@ class SweepSettings(Section):
     resources: Resources = Resources()
     max_failures: int = Field(
         2, ge=0, le=1000, description="how often a failed trial is tried again"
+    )
+    stall_seconds: float = Field(
+        1800, ge=1, le=1e7, description="without progress, after which a trial's worker is killed"
     )
 
     @field_validator("name")

@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +25,18 @@ from numpy.typing import NDArray
 from ticketsweep import __version__
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.config import TrialConfig, trial_id
-from ticketsweep.errors import TrialFailure, UserError
+from ticketsweep.errors import DeviceLost, TrialFailure, UserError
 from ticketsweep.families import GateSection
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.progress import UNDER_WAY, Alive, Progress, Rung, StageProgress
 from ticketsweep.records import (
+    at_rung,
     curve_rows,
     mask_rows,
     replicate_rows,
     ticket_stability,
     trial_figures,
 )
-from ticketsweep.seeds import replicate_plan
+from ticketsweep.seeds import Replicate, replicate_plan
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import UnreadableFile
@@ -125,7 +126,8 @@ def run_trial(
     sweep: str,
     search: str | None = None,
     failures: int = 0,
-) -> Generator[Progress | StageProgress, None, TrialOutcome]:
+    rungs: Collection[int] = (),
+) -> Generator[Progress | StageProgress | Alive | Rung, None, TrialOutcome]:
     """Find the tickets of one configuration and store them, unless they are stored already.
 
     A trial that was cut off goes on from its checkpoint. One that cannot be finished (all of it
@@ -136,14 +138,18 @@ def run_trial(
     dataset: the data that `config.dataset` names.
     search: the sampler's record of the suggestion (JSON), stored with the trial.
     failures: how often this trial failed before.
+    rungs: steps of gate learning after which the ticket so far is stored as that of a stopped
+        trial, so that the trial may be stopped there; those of the stages that follow, and of
+        trials in several packs, are none.
 
     Yields
     ------
-    Progress at about a dozen steps of each stage.
+    Progress at about a dozen steps of each stage, and signs of life in between; at rungs, `Rung`.
 
     Raises
     ------
     UserError: the configuration does not fit the data, or the storage cannot be written.
+    DeviceLost: a process has to be started for this trial, and for any other.
     """
     identity = identify(config, dataset)
     stored = reuse_trial(storage, sweep, identity, search=search)
@@ -155,6 +161,7 @@ def run_trial(
     packs, step = Packs((len(replicates),), done=0), 0
     device = _device(config.device)
     checkpoint = CheckpointFile(storage, identity)
+    passed = _rungs_passed(storage, sweep, identity) if rungs else {}
     common = identity_columns(config, sweep, identity) | {
         "search": search,
         "host": platform.node(),
@@ -172,6 +179,7 @@ def run_trial(
             checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds, device=device),
             pack=config.pack,
             snapshots=config.snapshots,
+            rungs=rungs,
         )
         while True:
             try:
@@ -184,10 +192,24 @@ def run_trial(
             elif isinstance(report, CurvePoint):
                 step = report.step
                 yield _progress(report, config.train.steps, packs)
+            elif isinstance(report, Tickets):
+                rows = _rows_of(report, replicates, common, started=clock, packs=1)
+                passed |= at_rung(report)
+                going_on = {UNDER_WAY: 1.0, **({"failures": float(failures)} if failures else {})}
+                row = _with_metrics(rows.trial, passed | going_on) | {"status": "stopped"}
+                write_trial(storage, sweep, dataclasses.replace(rows, trial=row))
+                yield Rung(row)
+            elif isinstance(report, Alive):
+                yield report
             else:
                 yield StageProgress(report.stage, report.step, report.steps)
     except UserError:
         raise
+    except torch.AcceleratorError as error:
+        raise DeviceLost(
+            f"the GPU's context is lost: {_first_line(error)} (run the trial again; if it ends so "
+            f"again, look at the GPU's log with `nvidia-smi -q`)"
+        ) from error
     except Exception as error:
         row = common | {
             "status": "failed",
@@ -199,25 +221,50 @@ def run_trial(
         write_trial(storage, sweep, TrialRows(trial=row, replicates=[], masks=[], curves=[]))
         checkpoint.delete()  # going on from it would end alike
         return TrialOutcome(row, stability=None, reused=False)
+    rows = _rows_of(tickets, replicates, common, started=clock, packs=len(packs.sizes))
+    rows = dataclasses.replace(rows, trial=_with_metrics(rows.trial, passed))
+    write_trial(storage, sweep, rows)
+    checkpoint.delete()
+    return TrialOutcome(rows.trial, ticket_stability(tickets, replicates), reused=False)
+
+
+def _rows_of(
+    tickets: Tickets,
+    replicates: Sequence[Replicate],
+    common: Mapping[str, object],
+    *,
+    started: float,
+    packs: int,
+) -> TrialRows:
+    """The rows of a complete trial that began at `started` by the clock of `time.perf_counter`."""
     stability = ticket_stability(tickets, replicates)
-    row = common | {
+    row = {
+        **common,
         "status": "complete",
         "error": None,
         "steps_done": tickets.steps,
-        "wall_seconds": time.perf_counter() - clock,
-        **trial_figures(
-            tickets, stability, threads=torch.get_num_threads(), packs=len(packs.sizes)
-        ),
+        "wall_seconds": time.perf_counter() - started,
+        **trial_figures(tickets, stability, threads=torch.get_num_threads(), packs=packs),
     }
-    rows = TrialRows(
+    return TrialRows(
         trial=row,
         replicates=replicate_rows(tickets, replicates),
         masks=mask_rows(tickets),
         curves=curve_rows(tickets.curve),
     )
-    write_trial(storage, sweep, rows)
-    checkpoint.delete()
-    return TrialOutcome(row, stability, reused=False)
+
+
+def _rungs_passed(storage: Storage, sweep: str, identity: str) -> dict[str, float]:
+    """`at_rung` of the rungs that the trial had come to when it was cut off."""
+    row = Database(storage).trial(sweep, identity) or {}
+    metrics: dict[str, float] = dict(row.get("metrics") or {})
+    return {name: value for name, value in metrics.items() if "_at_step_" in name}
+
+
+def _with_metrics(row: Mapping[str, object], more: Mapping[str, float]) -> dict[str, object]:
+    metrics = row["metrics"]
+    assert isinstance(metrics, Mapping)
+    return {**row, "metrics": {**metrics, **more}}
 
 
 def reuse_trial(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -15,8 +17,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from ticketsweep.config import TrialConfig, trial_id
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.space import SweepSpec, parse_space
 from ticketsweep.sweep.search import Search, Suggestion
+from ticketsweep.sweep.stored import failures_of, to_be_tried_again
 
 Row = dict[str, Any]
 _CLOCK = itertools.count()
@@ -243,6 +247,51 @@ def test_a_failed_trial_is_tried_again_with_its_own_configuration() -> None:
     search.tell(row_of(suggestion))
     assert trials(search)[-1].state == TrialState.COMPLETE
     assert search.finished[suggestion.trial_id]["status"] == "complete"
+
+
+def test_a_stopped_trial_is_pruned_and_counts_as_done() -> None:
+    spec = continuous()
+    search = restored(spec)
+    rows = told(search, 2)
+    rows += told(search, 1, lambda suggestion: row_of(suggestion, status="stopped"))
+    cut_off = row_of(search.ask(), status="stopped", metrics=[("loss", 1.0), (UNDER_WAY, 1.0)])
+    states = [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
+    assert [trial.state for trial in trials(search)] == [*states, TrialState.RUNNING]
+    again = restored(spec, [*rows, cut_off])
+    assert [trial.state for trial in trials(again)] == [*states, TrialState.FAIL]
+    assert to_be_tried_again([*rows, cut_off], spec.settings) == [cut_off]
+    assert failures_of(cut_off) == 0
+    suggestion = again.again(cut_off)
+    again.tell(row_of(suggestion))
+    assert [trial.state for trial in trials(again)][4:] == [TrialState.COMPLETE]
+    assert len(again.finished) == 4
+    told(again, 4)  # TPE takes pruned trials beside several objectives
+
+
+def test_suggestions_that_run_at_the_same_time_keep_away_from_each_other() -> None:
+    """Without what is running, a sampler that has found a good place suggests it to everybody."""
+
+    def spread(of: Search) -> float:
+        scales = []
+        for _ in range(16):
+            suggestion = of.ask()
+            assert suggestion is not None
+            scales.append(suggestion.config.weight_scale)
+        return float(np.mean([abs(a - b) for a, b in itertools.combinations(scales, 2)]))
+
+    spec = space(
+        {"samples": 40, "objectives": {"val_accuracy": "max"}},
+        weight_scale={"uniform": [1.0, 2.0]},
+    )
+    together, alone = [], []
+    for seed in range(6):
+        of = dataclasses.replace(spec, settings=spec.settings.model_copy(update={"seed": seed}))
+        rows = told(restored(of), 20)
+        together.append(spread(restored(of, rows)))
+        liar = restored(of, rows)
+        liar._sampler._constant_liar = False
+        alone.append(spread(liar))
+    assert np.mean(together) > 1.3 * np.mean(alone), (together, alone)
 
 
 def test_a_trial_that_no_search_asked_for_does_no_harm() -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ticketsweep.display.figures import NONE, figure, first_line, short
 from ticketsweep.display.state import Running, SweepState
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, finite_number
 
@@ -232,7 +232,7 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
 
-    def follow(self, trial: Generator[Progress | StageProgress, None, T]) -> T:
+    def follow(self, trial: Generator[Progress | StageProgress | Alive | Rung, None, T]) -> T:
         """Run the trial to its end and return what it came to."""
         while True:
             try:
@@ -240,6 +240,8 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
             except StopIteration as end:
                 outcome: T = end.value
                 return outcome
+            if isinstance(progress, Alive | Rung):
+                continue
             if _stage(progress) != _stage(self._latest):
                 self._tenths = 0
             self._latest = progress

@@ -60,6 +60,17 @@ def _commit(
     put(storage, paths["trials"], encode("trials", tables["trials"], status=status))
 
 
+def replace_row(storage: Storage, sweep: str, trial: Mapping[str, object]) -> None:
+    """Replace the row of a stopped trial in `trials`, whose other rows stay.
+
+    Raises StorageError and ValueError as `write_trial` does.
+    """
+    trial_id, status = str(trial["trial_id"]), str(trial["status"])
+    rows = arrow_table("trials", [trial], sweep=sweep, trial_id=trial_id)
+    path = storage.trial_file("trials", sweep, trial_id)
+    put(storage, path, encode("trials", rows, status=status))
+
+
 def _shows_rows(storage: Storage, sweep: str, trial_id: str) -> bool:
     """Whether readers take a marker that is there for the commit of the other tables' rows."""
     marker = storage.file("trials", sweep, trial_id)
@@ -113,13 +124,13 @@ def remove_leftovers(storage: Storage, sweep: str) -> int:
     A file of a running process of this machine stays, and one of another machine for an hour.
     Raises StorageError where deleting is not allowed.
     """
-    dead = [file for file in storage.leftovers(sweep) if is_dead(file)]
+    dead = [file for file in storage.leftovers(sweep) if _is_dead(file)]
     for file in dead:
         remove(storage, file.path)
     return len(dead)
 
 
-def is_dead(file: Leftover) -> bool:
+def _is_dead(file: Leftover) -> bool:
     """Whether the process that has left this is no more, as far as can be told from here."""
     if time.time() - file.mtime_ns / 1e9 > _STALE_SECONDS:
         return True

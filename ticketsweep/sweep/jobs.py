@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Callable
 
 from ticketsweep import __version__
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
+from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import TrialRows
-from ticketsweep.store.writer import write_trial
+from ticketsweep.store.writer import replace_row, write_trial
+from ticketsweep.sweep.halving import Halving, rungs_of
 from ticketsweep.sweep.search import Search, Suggestion
 from ticketsweep.sweep.stored import failures_of, to_be_tried_again
 from ticketsweep.trial import identity_columns, reuse_trial
@@ -31,9 +34,13 @@ class JobQueue:
         self._settings, self._search, self._storage = spec.settings, search, storage
         self._again = deque(to_be_tried_again(search.finished.values(), spec.settings))
         self._failures = {str(row["trial_id"]): failures_of(row) for row in self._again}
+        scheduler = spec.settings.scheduler
+        self._halving: Halving | None = None
+        if scheduler is not None:
+            self._halving = Halving(scheduler.asha, search.finished.values())
         self._ahead: Suggestion | None = None
         self._jobs: dict[str, Suggestion] = {}
-        self._places = 0
+        self._places: Callable[[], int] = lambda: 0
         self._on_stored: Callable[[str, Row], None] | None = None
         self.exhausted = False
 
@@ -42,12 +49,12 @@ class JobQueue:
         """Trials of the sweep that need not be run."""
         return len(self._search.finished) - len(self._again)
 
-    def open(self, *, places: int, on_stored: Callable[[str, Row], None]) -> None:
+    def open(self, *, places: Callable[[], int], on_stored: Callable[[str, Row], None]) -> None:
         """Begin to give out jobs.
 
         Parameters
         ----------
-        places: how many may be out at a time.
+        places: tells how many may be out at the moment; machines may join.
         on_stored: told of every trial (its id and row) that is stored from now on.
         """
         self._places, self._on_stored = places, on_stored
@@ -64,7 +71,7 @@ class JobQueue:
 
     def next(self, key: str) -> Suggestion | None:
         """The next job, filed under `key`; None while all places are taken, or without work."""
-        if len(self._jobs) >= self._places or not self.look_ahead():
+        if len(self._jobs) >= self._places() or not self.look_ahead():
             return None
         assert self._ahead is not None
         job, self._ahead = self._ahead, None
@@ -101,6 +108,22 @@ class JobQueue:
     def failures(self, suggestion: Suggestion) -> int:
         """How often the job's trial has failed in earlier runs."""
         return self._failures.get(suggestion.trial_id, 0)
+
+    def rungs(self, suggestion: Suggestion) -> list[int]:
+        """The steps after which the job's trial may be stopped."""
+        scheduler = self._settings.scheduler
+        return [] if scheduler is None else rungs_of(scheduler.asha, suggestion.config.train.steps)
+
+    def at_rung(self, key: str, row: Row) -> Row | None:
+        """Decide about a trial that has come to a rung; its final row if it is to be stopped."""
+        if self._halving is None or not self._halving.stops(row):
+            return None
+        metrics = {name: v for name, v in dict(row["metrics"]).items() if name != UNDER_WAY}
+        row = {**row, "metrics": metrics}
+        replace_row(self._storage, self._settings.name, row)
+        CheckpointFile(self._storage, str(row["trial_id"])).delete()
+        self.done(key, row)
+        return row
 
     def done(self, key: str, row: Row) -> None:
         """The job's trial is stored."""

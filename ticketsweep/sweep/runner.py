@@ -19,6 +19,7 @@ from ticketsweep.distributions import corners
 from ticketsweep.errors import ConfigError, Fault, SweepError
 from ticketsweep.results.rows import Row, is_imported
 from ticketsweep.space import SweepSpec
+from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import remove_leftovers, write_sweep
@@ -30,8 +31,8 @@ from ticketsweep.sweep.tracking import Mode, tracker
 # What is slow to import is imported once it is needed: a sweep that has all its trials never is
 # kept waiting for torch, Optuna or Ray.
 if TYPE_CHECKING:
-    from ticketsweep.sweep.cluster import Cluster
     from ticketsweep.sweep.jobs import JobQueue
+    from ticketsweep.sweep.nodes import Capacity
     from ticketsweep.train.data import Dataset
     from ticketsweep.trial import DataKey
 
@@ -70,8 +71,22 @@ def run_sweep(
     Raises
     ------
     UserError: before Ray is started, whatever is wrong with the space, the data, the models, the
-        resources, or a stored sweep of the same name.
+        resources, or a stored sweep of the same name; or another process runs the sweep.
     """
+    name = spec.settings.name
+    with claimed(storage, name, "run", waiting=observer.phase) as claim:
+        return _run_claimed(spec, claim, storage, address, tracking, observer)
+
+
+def _run_claimed(
+    spec: SweepSpec,
+    claim: Claim,
+    storage: Storage,
+    address: str | None,
+    tracking: Mode,
+    observer: Observer,
+) -> SweepOutcome:
+    """`run_sweep`, by the only process that does so."""
     settings = spec.settings
     stored = _stored_rows(spec, storage, observer)
     if is_done(stored, settings):
@@ -101,7 +116,7 @@ def run_sweep(
     try:
         if queue.look_ahead():
             with Interrupts() as interrupts:
-                _run(spec, queue, datasets, storage, address, tracking, observer, interrupts)
+                _run(spec, queue, datasets, storage, address, tracking, observer, interrupts, claim)
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
@@ -120,6 +135,7 @@ def _run(
     tracking: Mode,
     observer: Observer,
     interrupts: Interrupts,
+    claim: Claim,
 ) -> None:
     """Start or join Ray and let it run the queue's jobs."""
     observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
@@ -143,19 +159,26 @@ def _run(
     ):
         interrupts.install()
         interrupts.check()
-        places = _concurrency(spec, cluster, observer)
+        capacity = cluster.capacity
+        if _fitting(spec, capacity) < 1:
+            wanted = settings.resources
+            observer.warn(
+                f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
+                f"{capacity.cpus:g} and {capacity.gpus:g}: it waits until the cluster has grown"
+            )
 
         def check() -> None:
             interrupts.check()
+            claim.check()
             cluster.check()
 
         observer.sweep_started(
             name=settings.name,
             samples=settings.samples,
             stored=queue.stored,
-            concurrency=places,
+            concurrency=_concurrency(spec, capacity),
         )
-        queue.open(places=places, on_stored=observer.trial_finished)
+        queue.open(places=lambda: _concurrency(spec, capacity), on_stored=observer.trial_finished)
         run_jobs(
             queue,
             settings,
@@ -265,19 +288,19 @@ def local_cpus() -> int:
     return max(1, int(cpus))
 
 
-def _concurrency(spec: SweepSpec, cluster: Cluster, observer: Observer) -> int:
-    """How many trials run at once: what the resources allow, and no more than asked for."""
+def _fitting(spec: SweepSpec, capacity: Capacity) -> int:
+    """How many trials the resources allow at once."""
     wanted = spec.settings.resources
-    allowed = cluster.cpus / wanted.cpus
+    allowed = capacity.cpus / wanted.cpus
     if wanted.gpus:
-        allowed = min(allowed, cluster.gpus / wanted.gpus)
-    fitting = math.floor(allowed + 1e-9)
-    if fitting < 1:
-        observer.warn(
-            f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
-            f"{cluster.cpus:g} and {cluster.gpus:g}: it waits until the cluster has grown"
-        )
-    return min(max(1, fitting), spec.settings.concurrency or max(1, fitting))
+        allowed = min(allowed, capacity.gpus / wanted.gpus)
+    return math.floor(allowed + 1e-9)
+
+
+def _concurrency(spec: SweepSpec, capacity: Capacity) -> int:
+    """How many trials run at once: what the resources allow, and no more than asked for."""
+    fitting = max(1, _fitting(spec, capacity))
+    return min(fitting, spec.settings.concurrency or fitting)
 
 
 def _size(dataset: Dataset) -> int:

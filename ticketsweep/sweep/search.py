@@ -26,6 +26,7 @@ from ticketsweep.distributions import Distribution, Integer, Label, Uniform, wal
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
+from ticketsweep.sweep.stored import was_cut_off
 
 # Suggestions that the sweep already has are answered from the store. After so many in a row from
 # the sampler, uniform chance is asked; after so many in all, a space without ranges of real numbers
@@ -179,11 +180,8 @@ class Search:
         return self._finished
 
     def _tell(self, number: int, row: Row) -> None:
-        values = _values(row, self._objectives) if row["status"] != "failed" else None
-        if values is None:
-            self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, values)
+        state, values = _state_of(row, self._objectives)
+        self._study.tell(number, values, state=state)
 
     def _record(self, number: int) -> str:
         trial = self._study.get_trials(deepcopy=False)[number]
@@ -208,15 +206,26 @@ def thaw(row: Row, objectives: Iterable[str]) -> FrozenTrial | None:
     if not row.get("search"):
         return None
     record = json.loads(str(row["search"]))
-    values = _values(row, objectives) if row["status"] != "failed" else None
+    state, values = _state_of(row, objectives)
     return optuna.trial.create_trial(
-        state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+        state=state,
         values=values,
         params=record["params"],
         distributions={k: json_to_distribution(d) for k, d in record["distributions"].items()},
         system_attrs=record["system_attrs"],
         user_attrs={"trial_id": row["trial_id"]},
     )
+
+
+def _state_of(row: Row, objectives: Iterable[str]) -> tuple[TrialState, list[float] | None]:
+    """What the study is told of a stored trial.
+
+    Values of different steps cannot be compared, so a stopped trial has none.
+    """
+    if row["status"] == "stopped" and not was_cut_off(row):
+        return TrialState.PRUNED, None
+    values = _values(row, objectives) if row["status"] == "complete" else None
+    return (TrialState.FAIL, None) if values is None else (TrialState.COMPLETE, values)
 
 
 def _values(row: Row, objectives: Iterable[str]) -> list[float] | None:
@@ -297,7 +306,13 @@ def _sampler(name: str, samples: int, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             # `group` (conditional spaces) has been in Optuna since 2.8, as an experiment.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=startup,
+                multivariate=True,
+                group=True,
+                constant_liar=True,  # keeps away from what is running, too
+            )
     if name == "nsga2":
         return NSGAIISampler(seed=seed, population_size=max(4, min(50, samples // 4)))
     return RandomSampler(seed=seed)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.space import SweepSettings
 
 
 def failures_of(row: Row) -> int:
-    """How often a failed trial has failed so far."""
-    return int(figure_of(row, "failures") or 1)
+    """How often a trial has failed so far."""
+    return int(figure_of(row, "failures") or (row["status"] == "failed"))
+
+
+def was_cut_off(row: Row) -> bool:
+    """Whether a trial that came to a rung was neither stopped there nor came to its end."""
+    return bool(row["status"] == "stopped" and figure_of(row, UNDER_WAY))
 
 
 def to_be_tried_again(rows: Iterable[Row], settings: SweepSettings) -> list[Row]:
-    """The failed trials that may be run once more."""
+    """The trials that were cut off after a rung, and the failed that may be run once more."""
     return [
         row
         for row in rows
-        if row["status"] == "failed" and failures_of(row) <= settings.max_failures
+        if was_cut_off(row)
+        or (row["status"] == "failed" and failures_of(row) <= settings.max_failures)
     ]
 
 

@@ -9,15 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle, tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.errors import TicketsweepError
+from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.space import SweepSettings
 from ticketsweep.sweep.jobs import JobQueue
 from ticketsweep.sweep.observer import Observer
+from ticketsweep.sweep.silence import Silence
 from ticketsweep.sweep.tracking import Tracker
 from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
 from ticketsweep.train.data import Dataset
@@ -47,12 +50,12 @@ def run_jobs(
     ----------
     storage: URI or absolute path of the mask database, as every worker can open it.
     scratch: folder for Tune's own files, which nobody reads.
-    check: called many times a second; what it raises, but no `Exception`, comes out at once.
+    check: called many times a second; what it raises ends the run.
 
     Raises
     ------
-    Exception: whatever the queue raises (a storage that cannot be written to), once Tune has
-        stopped all workers.
+    Exception: whatever the queue raises (a storage that cannot be written to) or `check`, once
+        Tune has stopped all workers.
     """
     resources = settings.resources
     worker = tune.with_parameters(
@@ -62,8 +65,14 @@ def run_jobs(
         sweep=settings.name,
         threads=max(1, int(resources.cpus)),
     )
-    fault = _Fault(check)
-    scheduler = _Scheduler(queue, observer, tracker, fault)
+    fault = _Fault()
+    scheduler = _Scheduler(queue, observer, tracker, fault, Silence(settings.stall_seconds))
+
+    def every_round() -> None:
+        check()
+        scheduler.end_the_silent()
+
+    fault.every_round = every_round
     tuner = tune.Tuner(
         tune.with_resources(worker, {"cpu": resources.cpus, "gpu": resources.gpus}),
         tune_config=tune.TuneConfig(
@@ -92,8 +101,9 @@ class _Fault(tune.Stopper):
     Raised inside Tune's loop, it would come out as text within an error of Tune's.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+    every_round: Callable[[], None]
+
+    def __init__(self) -> None:
         self.error: Exception | None = None
 
     def guard(self, action: Callable[[], Any]) -> Any:
@@ -111,7 +121,7 @@ class _Fault(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to stop all. Asked in every round of Tune's loop."""
-        self._check()
+        self.guard(self.every_round)
         return self.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,11 +136,19 @@ class _Scheduler(FIFOScheduler):
     """
 
     def __init__(
-        self, queue: JobQueue, observer: Observer, tracker: Tracker, fault: _Fault
+        self,
+        queue: JobQueue,
+        observer: Observer,
+        tracker: Tracker,
+        fault: _Fault,
+        silence: Silence,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._queue, self._observer, self._tracker, self._fault = queue, observer, tracker, fault
+        self._silence = silence
+        self._trials: dict[str, Any] = {}
         self._deaths: dict[str, str] = {}
+        self._ended: dict[str, str] = {}  # by us, and why
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its scheduler for a restore that we never ask for."""
@@ -145,21 +163,45 @@ class _Scheduler(FIFOScheduler):
         to a trial that has none.
         """
 
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial is to be run, or to be run again."""
+        self._trials[trial.trial_id] = trial
+
+    def end_the_silent(self) -> None:
+        """Kill workers that have not been heard of for too long; they are then as any that died."""
+        working = {key: trial for key, trial in self._trials.items() if trial.status == "RUNNING"}
+        for key in self._silence.broken_by(working):
+            self._ended[key] = f"no progress for {self._silence.seconds:g} s (sweep.stall_seconds)"
+            ray.kill(working[key].temporary_state.ray_actor)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """A report that more will follow."""
-        self._fault.guard(lambda: self._heard(trial.trial_id, result[REPORT]))
+        """A report that more will follow, unless the trial is stopped at a rung."""
+        key, report = trial.trial_id, result[REPORT]
+        self._silence.heard(key)
+        if isinstance(report, Rung):
+            row = self._fault.guard(lambda: self._queue.at_rung(key, report.row))
+            if row is not None:
+                self._fault.guard(lambda: self._tracker.finish(str(row["trial_id"]), row))
+                return str(self.STOP)
+        else:
+            self._fault.guard(lambda: self._heard(key, report))
         return str(self.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """The last report of a trial."""
-        self._fault.guard(lambda: self._heard(trial.trial_id, result[REPORT]))
+        """The last report of a trial; of one that was stopped at a rung it has been dealt with."""
+        self._trials.pop(trial.trial_id, None)
+        report = result[REPORT]
+        if not isinstance(report, Rung):
+            self._fault.guard(lambda: self._heard(trial.trial_id, report))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """The worker has died. Tune starts another, or gives up and says so to its searcher."""
-        self._deaths[trial.trial_id] = _reason(trial)
+        key = trial.trial_id
+        self._deaths[key] = self._ended.pop(key, "") or _reason(trial)
 
     def given_up(self, key: str) -> None:
         """The worker has died more often than is tolerated."""
+        del self._trials[key]
         self._fault.guard(lambda: self._lost(key, self._deaths[key]))
 
     def _heard(self, key: str, report: Report) -> None:
@@ -174,6 +216,8 @@ class _Scheduler(FIFOScheduler):
                 self._tracker.log(job.trial_id, figures.pop("step"), figures)
             case StageProgress():
                 self._observer.trial_progressed(job.trial_id, report)
+            case Alive():
+                pass
             case Stored(row):
                 self._tracker.finish(job.trial_id, row)
                 self._queue.done(key, row)
@@ -204,6 +248,7 @@ class _JobSearcher(Searcher):
             "config": job.config.model_dump_json(),
             "search": job.record,
             "failures": self._queue.failures(job),
+            "rungs": self._queue.rungs(job),
         }
 
     def on_trial_complete(
@@ -231,4 +276,5 @@ def _reason(trial: Any) -> str:
     except (TypeError, OSError):  # Tune wrote none
         return "its worker process was lost"
     cause = getattr(error, "cause", None) or error
-    return " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
+    kind = "" if isinstance(cause, TicketsweepError) else f"{type(cause).__name__}: "
+    return " ".join(f"{kind}{cause}".split())[:500]

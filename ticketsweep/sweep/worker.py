@@ -12,7 +12,7 @@ from ray import tune
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import UserError
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import DataKey, TrialOutcome, data_key, run_trial
@@ -40,7 +40,7 @@ class Refused:
     reason: str
 
 
-Report = Started | Progress | StageProgress | Stored | Refused
+Report = Started | Progress | StageProgress | Alive | Rung | Stored | Refused
 
 
 class TrialWorker(tune.Trainable):
@@ -80,13 +80,14 @@ class TrialWorker(tune.Trainable):
     def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
         yield Started()
         config = TrialConfig.model_validate(json.loads(job["config"]))
-        trial: Generator[Progress | StageProgress, None, TrialOutcome] = run_trial(
+        trial: Generator[Report, None, TrialOutcome] = run_trial(
             config,
             dataset=self._datasets[data_key(config)],
             storage=self._masks,
             sweep=self._sweep,
             search=job["search"],
             failures=job["failures"],
+            rungs=job["rungs"],
         )
         try:
             outcome = yield from trial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep.errors import TrialFailure
+from ticketsweep.progress import ALIVE_SECONDS, Alive
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.augment import Augmentation
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
@@ -202,13 +203,15 @@ class GateLearning:
         augmentation: Augmentation | None,
         log_points: int,
         snapshots: bool,
+        rungs: Collection[int],
         checkpoints: Checkpoints,
-    ) -> Generator[CurvePoint, None, None]:
+    ) -> Generator[CurvePoint | Alive, None, None]:
         """Train to the last step, from the checkpoint's if there is one.
 
         Parameters
         ----------
         snapshots: whether the masks of the logged steps are kept in `trace`.
+        rungs: further steps to be logged.
 
         Raises
         ------
@@ -223,17 +226,18 @@ class GateLearning:
             return
         for order in orders:
             order.skip(self._done)
-        rates, logged = self.how.rates(), set(log_steps(self.how.steps, log_points))
+        rates, logged = self.how.rates(), {*log_steps(self.how.steps, log_points), *rungs}
         batches = training_batches(
             images, orders, first=self._done, steps=self.how.steps, augmentation=augmentation
         )
         last = self.curve[-1].step if self.curve else 0
         with contextlib.closing(batches):
-            began = time.perf_counter()
+            began, heard = time.perf_counter(), time.monotonic()
             for batch, labels in batches:
                 self._step(batch, labels, rates[self._done])
                 is_logged, is_due = self._done in logged, checkpoints.due()
-                if not (is_logged or is_due):
+                is_silent = time.monotonic() - heard >= ALIVE_SECONDS
+                if not (is_logged or is_due or is_silent):
                     continue
                 if is_logged:
                     loss = (self._total / (self._done - last)).double().cpu().numpy()
@@ -245,8 +249,9 @@ class GateLearning:
                     self.curve.append(self._point(loss, evaluator))
                 if is_due:
                     checkpoints.save(STAGE, self._state())
-                if is_logged:
-                    yield self.curve[-1]
+                if is_logged or is_silent:
+                    yield self.curve[-1] if is_logged else Alive()
+                    heard = time.monotonic()
                 began = time.perf_counter()
         self._leaves.release()
 

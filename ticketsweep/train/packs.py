@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ticketsweep.errors import TrialFailure
+from ticketsweep.progress import Alive
 from ticketsweep.seeds import Replicate
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
@@ -53,7 +54,8 @@ def find_tickets(
     checkpoints: Checkpoints,
     pack: int | None = None,
     snapshots: bool = False,
-) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
+    rungs: Collection[int] = (),
+) -> Generator[CurvePoint | Passage | Alive | Packs | Tickets, None, Tickets]:
     """Learn the gates of all replicates, and return their hardened tickets.
 
     Replicates are trained together in as few packs as fit into memory, and in smaller ones where
@@ -73,11 +75,13 @@ def find_tickets(
     pack: replicates in a pack; None for as many as fit.
     snapshots: whether the masks of the logged steps are kept too, a bit a gate and step. They are
         missing for steps before a checkpoint of a trial that went without.
+    rungs: steps after which the tickets are yielded as they would be if there were no more, without
+        test figures; never where there are several packs, which are trained one after the other.
 
     Yields
     ------
     The points of each pack's curve, and how far other stages have come. Where there are several
-    packs, `Packs` before each of them.
+    packs, `Packs` before each of them. `Tickets` at rungs.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def find_tickets(
     try:
         return (
             yield from _pack_by_pack(
-                functools.partial(Stages, plan, dataset, snapshots=snapshots),
+                functools.partial(Stages, plan, dataset, snapshots=snapshots, rungs=rungs),
                 replicates,
                 log_points,
                 torch.device(device),
@@ -110,7 +114,7 @@ def _pack_by_pack(
     device: torch.device,
     checkpoints: Checkpoints,
     pack: int | None,
-) -> Generator[CurvePoint | Passage | Packs, None, Tickets]:
+) -> Generator[CurvePoint | Passage | Alive | Packs | Tickets, None, Tickets]:
     whole = None
     if pack is None and len(replicates) > 1:
         whole = stages_of(replicates, log_points, device, checkpoints, others=False)

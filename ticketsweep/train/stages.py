@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep.errors import TrialFailure
+from ticketsweep.progress import Alive
 from ticketsweep.seeds import Replicate, derive_seed
 from ticketsweep.train.augment import augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
@@ -42,7 +43,7 @@ class Stages:
 
     Parameters
     ----------
-    log_points, device, snapshots: see `packs.find_tickets`.
+    log_points, device, snapshots, rungs: see `packs.find_tickets`.
     others: whether the trial has other packs, so that it is no failure if all of this one diverge.
     """
 
@@ -57,6 +58,7 @@ class Stages:
         *,
         others: bool,
         snapshots: bool = False,
+        rungs: Collection[int] = (),
     ) -> None:
         set_precision(plan.precision)
         rows, held_out = split_rows(plan, dataset)
@@ -64,6 +66,7 @@ class Stages:
         self._plan, self._replicates = plan, replicates
         self._log_points, self._device, self._checkpoints = log_points, device, checkpoints
         self._snapshots = snapshots
+        self._rungs = () if others else rungs
         self._packed = PackedModel(
             network.model.to(device), network.gated, network.rest, precision=plan.precision
         )
@@ -80,7 +83,7 @@ class Stages:
         self._diverged = Diverged(np.zeros(len(replicates), dtype=np.int64), others=others)
         self._accuracies: dict[str, NDArray[np.float64]] = {}
 
-    def run(self) -> Generator[CurvePoint | Passage, None, Tickets]:
+    def run(self) -> Generator[CurvePoint | Passage | Alive | Tickets, None, Tickets]:
         """All of them in turn."""
         plan, replicates = self._plan, self._replicates
         inits = list(dict.fromkeys(replicate.init_seed for replicate in replicates))
@@ -153,7 +156,9 @@ class Stages:
             saved=saved and self._device.type == "cpu",
         )
 
-    def _pretrained(self, stage: str, seeds: Sequence[int]) -> Generator[Passage, None, Weights]:
+    def _pretrained(
+        self, stage: str, seeds: Sequence[int]
+    ) -> Generator[Passage | Alive, None, Weights]:
         """Weights after `rewind_step` dense steps, a row for each init seed."""
         return rewound_weights(
             self._packed,
@@ -191,7 +196,9 @@ class Stages:
         is_plain = not self._network.sites and not self._plan.joint
         return not (is_plain or self._plan.gate.trains_weights)
 
-    def _learn(self, gating: Gating, weights: Weights) -> Generator[CurvePoint, None, State]:
+    def _learn(
+        self, gating: Gating, weights: Weights
+    ) -> Generator[CurvePoint | Alive | Tickets, None, State]:
         """Learn the gates: `kept` bool (R, U), `undecided` (R,), `steps` and `seconds`."""
         plan, replicates = self._plan, self._replicates
         if (done := self._checkpoints.result(STAGE)) is not None:
@@ -214,15 +221,25 @@ class Stages:
             diverged=self._diverged,
         )
         orders = self._orders([r.data_seed for r in replicates], plan.train.batch_size)
-        yield from learning.run(
+        training = learning.run(
             self._images,
             orders,
             self._evaluator,
             augmentation=augmentation_of(plan.augment, [r.data_seed for r in replicates]),
             log_points=self._log_points,
             snapshots=self._snapshots,
+            rungs=self._rungs,
             checkpoints=self._checkpoints,
         )
+        for report in training:
+            yield report
+            # One that goes on from a checkpoint tells its curve again, with the gates of its end.
+            if (
+                isinstance(report, CurvePoint)
+                and report.step in self._rungs
+                and report.step == learning.done
+            ):
+                yield self._so_far(learning, weights)
         kept = learning.gates.harden()
         if plan.joint:
             self._score("joint", learning.trained().where(gating.keep(kept)))
@@ -240,12 +257,36 @@ class Stages:
         self._checkpoints.finish(STAGE, result)
         return result
 
+    def _so_far(self, learning: GateLearning, weights: Weights) -> Tickets:
+        """What the tickets would be if this were the last step; no test figures."""
+        kept_gates = learning.gates.harden()
+        kept = learning.gating.keep(kept_gates)
+        validation = self._evaluator.on_validation(weights.where(kept))
+        accuracies = {}
+        if self._plan.joint:
+            joint = self._evaluator.on_validation(learning.trained().where(kept))
+            accuracies["joint_val"] = self._diverged.masked(joint.accuracy)
+        return Tickets(
+            masks=_masks(learning.gating.layout, kept_gates),
+            val_accuracy=self._diverged.masked(validation.accuracy),
+            strong_accuracy=np.full(len(self._replicates), np.nan),
+            loss=self._diverged.masked(validation.loss),
+            density=self._diverged.masked(_figures(kept.gated.double().mean(dim=1))),
+            undecided=self._diverged.masked(_figures(learning.gates.undecided())),
+            accuracies=accuracies,
+            diverged=self._diverged.at.copy(),
+            steps=learning.done,
+            train_seconds=learning.seconds,
+            curve=tuple(learning.curve),
+            snapshots=(),
+        )
+
     def _wanted(self, snapshots: Sequence[Snapshot]) -> tuple[Snapshot, ...]:
         """Those before the last step, whose mask is the ticket's; none if none were asked for."""
         last = self._plan.train.steps
         return tuple(each for each in snapshots if self._snapshots and each.step < last)
 
-    def _dense(self, weights: Weights) -> Iterator[Passage]:
+    def _dense(self, weights: Weights) -> Iterator[Passage | Alive]:
         """Train the dense network of each init seed and data order, and score it."""
         plan = [(replicate.init_seed, replicate.data_seed) for replicate in self._replicates]
         first = [plan.index(pair) for pair in dict.fromkeys(plan)]
@@ -260,7 +301,7 @@ class Stages:
         *,
         of: Sequence[int] | None = None,
         own: Sequence[int] | None = None,
-    ) -> Iterator[Passage]:
+    ) -> Iterator[Passage | Alive]:
         """Train a copy of these weights, and score it under `name`.
 
         Parameters
@@ -288,7 +329,7 @@ class Stages:
         how: Optimisation,
         streams: Sequence[int],
         kept: Weights | None,
-    ) -> Iterator[Passage]:
+    ) -> Iterator[Passage | Alive]:
         return train_weights(
             self._packed,
             weights,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ticketsweep.progress import ALIVE_SECONDS, Alive
 from ticketsweep.seeds import derive_seed
 from ticketsweep.train.augment import Augmentation, augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
@@ -59,7 +61,7 @@ def rewound_weights(
     stage: str,
     checkpoints: Checkpoints,
     reports: int,
-) -> Generator[Passage, None, Weights]:
+) -> Generator[Passage | Alive, None, Weights]:
     """W_k: every parameter after `rewind_step` dense steps, a row for each init seed.
 
     Their batches come from the init seed's stream, so that they depend on it alone.
@@ -113,7 +115,7 @@ def train_weights(
     stage: str,
     checkpoints: Checkpoints,
     reports: int,
-) -> Generator[Passage, None, None]:
+) -> Generator[Passage | Alive, None, None]:
     """Train all parameters in place, and tell about `reports` times how far it has come.
 
     Parameters
@@ -136,6 +138,7 @@ def train_weights(
     batches = training_batches(
         images, orders, first=done, steps=how.steps, augmentation=augmentation
     )
+    heard = time.monotonic()
     with contextlib.closing(batches):
         for batch, labels in batches:
             logits = packed(packed.split(weights), batch)
@@ -147,6 +150,10 @@ def train_weights(
                 checkpoints.save(stage, _state(done, leaves, update))
             if done in told:
                 yield Passage(stage, done, how.steps)
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= ALIVE_SECONDS:
+                yield Alive()
+                heard = time.monotonic()
     leaves.release()
 
 

@@ -1,0 +1,88 @@
+"""What goes wrong in a worker costs that worker, and no trial."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ticketsweep.errors import StorageError
+from ticketsweep.store.claims import claimed
+from ticketsweep.store.database import Database
+from ticketsweep.store.paths import Storage
+from ticketsweep.sweep.runner import run_sweep
+from ticketsweep.sweep.silence import Silence
+
+MakeSpec = Callable[..., Any]
+HERE = Path(__file__).parent
+
+
+def test_a_sweep_that_is_being_run_is_refused_to_a_second_driver(
+    storage: Storage, recorder: Any, make_spec: MakeSpec
+) -> None:
+    with (
+        claimed(storage, "mini", "run", waiting=print),
+        pytest.raises(StorageError, match=rf"mini is being run by process {os.getpid()} of "),
+    ):
+        run_sweep(make_spec(), storage=storage, address=None, tracking="off", observer=recorder)
+    assert recorder.events == []
+    assert len(Database(storage).sweeps()) == 0
+
+
+def test_only_time_spent_listening_counts_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    silence = Silence(3)
+    for _ in range(4):
+        assert silence.broken_by({"a"}) == []
+        now += 0.9
+    now += 1000  # the machine was asleep: all that is known is that a second has gone by
+    silence.heard("b")
+    assert silence.broken_by({"a", "b"}) == ["a"]
+    assert silence.broken_by({"a", "b"}) == []
+    now += 0.9
+    silence.heard("b")
+    for _ in range(4):
+        assert silence.broken_by({"b"}) == []  # "a" waits for another worker
+        silence.heard("b")
+        now += 0.9
+    assert silence.broken_by({"a", "b"}) == []
+
+
+@pytest.mark.slow
+def test_workers_that_hang_or_have_lost_their_device_are_replaced(
+    storage: Storage,
+    recorder: Any,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    monkeypatch.setenv("FAULTY_FOLDER", str(folder))
+    monkeypatch.setenv("FAULTY_DRIVER", str(os.getpid()))
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.syspath_prepend(str(HERE))
+    kinds = ("loses_the_device", "stops", "sound")
+    spec = make_spec(
+        model={"choice": [f"faulty:{kind}" for kind in kinds]},
+        weight_scale=1.5,
+        gate={},
+        sweep={
+            "sampler": "grid",
+            "samples": len(kinds),
+            "stall_seconds": 15,  # a worker that has just begun compiles for some of them
+            "max_failures": 1,
+        },
+    )
+    outcome = run_sweep(spec, storage=storage, address=None, tracking="off", observer=recorder)
+    rows = {row["model"].partition(":")[2]: row for row in outcome.rows}
+    assert {kind: row["status"] for kind, row in rows.items()} == dict.fromkeys(kinds, "complete")
+    workers = {kind: len(list(folder.glob(f"{kind}-*"))) for kind in ("loses", "stops")}
+    assert workers == {"loses": 2, "stops": 2}
+    began = {kind: recorder.of("trial").count(row["trial_id"]) for kind, row in rows.items()}
+    assert began == {"loses_the_device": 2, "stops": 2, "sound": 1}
