@@ -134,7 +134,9 @@ def _stable(row: FunctionRow) -> str:
     return NONE if share is None else f"{round(share.mean * 100)} %"
 
 
-_BRACKETS = "[ ] is a 95 % interval over seeds; ( ), where there are too few for one, the range of the pairs."
+_BRACKETS = (
+    "Square brackets: a 95 % interval over seeds; round ones, for too few, the pairs' range."
+)
 
 
 _TABLES: Mapping[str, _Table] = {
