@@ -7,8 +7,9 @@ from statistics import fmean, stdev
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import file_name, named, percent, scaled, short, with_sd
+from ticketsweep.report.text import file_name, named, percent, scaled, with_sd
 from ticketsweep.report.theme import BLUE, GREEN, GREY, VERMILLION, blank
 from ticketsweep.results.networks import NETWORKS, Difference
 from ticketsweep.results.ranking import Ranked

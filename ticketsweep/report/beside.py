@@ -7,8 +7,9 @@ from statistics import fmean
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.figures import short
 from ticketsweep.report.published import published_for
-from ticketsweep.report.text import percent, scaled, short
+from ticketsweep.report.text import percent, scaled
 from ticketsweep.report.theme import GREY, VERMILLION
 from ticketsweep.results.networks import NETWORKS
 from ticketsweep.results.report import ReportData

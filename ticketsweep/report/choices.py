@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import file_name, label, percent, rounded, safe, short, value_of
+from ticketsweep.report.text import file_name, label, percent, rounded, safe, value_of
 from ticketsweep.report.theme import (
     BLUE,
     DASHES,
@@ -107,7 +108,7 @@ def _importance(data: ReportData, objective: str) -> Drawn:
 
 
 def _importance_title(found: Sequence[Importance], objective: str) -> str:
-    first = {max(each.shares, key=lambda key, of=each: of.shares[key]) for each in found}
+    first = {max(each.shares.items(), key=lambda item: item[1])[0] for each in found}
     if len(first) == 1:
         return f"{first.pop()} matters most for {label(objective)}"
     return f"The two estimates for {label(objective)} do not agree on what matters most"

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import axis_label, file_name, label, named, percent, scaled, short
+from ticketsweep.report.text import axis_label, file_name, label, named, percent, scaled
 from ticketsweep.report.theme import BLUE, DASHES, HUES, panels
 from ticketsweep.results.ranking import Ranked
 from ticketsweep.results.report import CurvePoint, ReportData

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from ticketsweep.analysis.intervals import CONFIDENCE, MIN_SEEDS
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.trends import Trend, rank_correlation
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import (
     axis_label,
@@ -23,7 +24,6 @@ from ticketsweep.report.text import (
     safe,
     same_init,
     scaled,
-    short,
     value_of,
 )
 from ticketsweep.report.theme import BLUE, GREY, HUES, SYMBOLS, VERMILLION, blank, panels

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
-from ticketsweep.display.figures import first_line, plural
-from ticketsweep.report.text import label, overlap, percent, row_of, same_init, short, with_sd
+from ticketsweep.display.figures import first_line, plural, short
+from ticketsweep.report.text import label, overlap, percent, row_of, same_init, with_sd
 from ticketsweep.results.networks import STRONG, Network
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, config_of, figure_of, setting_of

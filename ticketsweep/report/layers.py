@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT, Stability, StabilityRow
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Drawn, Section
-from ticketsweep.report.text import file_name, named, rounded, row_of, safe, scaled, short
+from ticketsweep.report.text import file_name, named, rounded, row_of, safe, scaled
 from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, panels
 from ticketsweep.results.report import ReportData
 
@@ -148,13 +149,18 @@ class _Mark:
     symbol: str
     rows: Sequence[StabilityRow | None]
 
+    def _ends(self, row: StabilityRow | None) -> tuple[float, float]:
+        """How far the interval reaches down and up; 0 where there is none."""
+        if self.field != "corrected" or row is None or row.corrected is None:
+            return 0.0, 0.0
+        low = row.corrected if row.low is None else row.low
+        high = row.corrected if row.high is None else row.high
+        return row.corrected - low, high - row.corrected
+
     def trace(self, names: Sequence[str], shift: float) -> go.Scatter:
         values = [getattr(row, self.field) if row else None for row in self.rows]
-        up, down = [], []
-        for row, value in zip(self.rows, values, strict=True):
-            has = self.field == "corrected" and row is not None and value is not None
-            up.append(rounded(row.high - value) if row and has and row.high is not None else 0)
-            down.append(rounded(value - row.low) if row and has and row.low is not None else 0)
+        ends = [self._ends(row) for row in self.rows]
+        up, down = [rounded(high) for _, high in ends], [rounded(low) for low, _ in ends]
         return go.Scatter(
             x=[at + shift for at in range(len(names))],
             y=[rounded(value) for value in values],

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ticketsweep.analysis.layers import ALL_LAYERS, FACTORS
 from ticketsweep.analysis.pairwise import FIGURES, PairFigures
 from ticketsweep.analysis.stability import OTHER_INIT, Stability
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import file_name, named, overlap, row_of, safe, same_init, short
+from ticketsweep.report.text import file_name, named, overlap, row_of, safe, same_init
 from ticketsweep.report.theme import GREY, SCALE, blank
 from ticketsweep.results.ranking import Ranked
 from ticketsweep.results.report import ReportData

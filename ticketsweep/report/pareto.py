@@ -8,18 +8,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.figures import short
 from ticketsweep.report.beside import controls, dense_line, stars
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import (
-    axis_label,
-    file_name,
-    label,
-    percent,
-    rounded,
-    safe,
-    scaled,
-    short,
-)
+from ticketsweep.report.text import axis_label, file_name, label, percent, rounded, safe, scaled
 from ticketsweep.report.theme import GREY, INK, SCALE, SYMBOLS, blank
 from ticketsweep.results.ranking import domination_ranks
 from ticketsweep.results.report import ReportData

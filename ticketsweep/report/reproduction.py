@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 
-from ticketsweep.display.figures import NONE, duration, plural
-from ticketsweep.report.text import short
+from ticketsweep.display.figures import NONE, duration, plural, short
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of
 

@@ -9,8 +9,9 @@ from plotly.subplots import make_subplots
 
 from ticketsweep.analysis.attribution import Attribution, Estimate
 from ticketsweep.analysis.stability import Stability
+from ticketsweep.display.figures import short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import estimate, file_name, named, rounded, safe, short
+from ticketsweep.report.text import estimate, file_name, named, rounded, safe
 from ticketsweep.report.theme import BLUE, GREEN, GREY, OCHRE, VERMILLION, blank, filled
 from ticketsweep.results.report import ReportData
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ticketsweep.analysis.settling import SETTLED
-from ticketsweep.display.figures import plural
+from ticketsweep.display.figures import plural, short
 from ticketsweep.report.drawn import Cell, Drawn, Section
-from ticketsweep.report.text import file_name, named, scaled, short
+from ticketsweep.report.text import file_name, named, scaled
 from ticketsweep.report.theme import BLUE, GREEN, GREY, VERMILLION, panels
 from ticketsweep.results.ranking import Ranked
 from ticketsweep.results.report import ReportData

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ticketsweep.display.figures import NONE, figure, is_share, with_spread
+from ticketsweep.display.figures import NONE, figure, is_share, short, with_spread
 from ticketsweep.report.commands import export, run_again
-from ticketsweep.report.text import label, overlap, same_init, short, value_of
+from ticketsweep.report.text import label, overlap, same_init, value_of
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
 

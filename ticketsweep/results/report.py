@@ -260,7 +260,9 @@ def _settings(view: SweepView, stability: Mapping[str, Stability]) -> list[Setti
                 value: [stability[t] for t, v in values.items() if v == value and t in stability]
                 for value in several
             }
-            pooled = {value: pooled_stability(each) for value, each in by_value.items() if each}
+            pooled: dict[object, Stability] = {
+                value: pooled_stability(each) for value, each in by_value.items() if each
+            }
             found.append(Setting(key, values, pooled))
     return found
 

@@ -48,8 +48,40 @@
       if (layout.showlegend !== false && entries > 2) layout.height += 17 * (entries - 2);
     }
     plot.style.height = `${layout.height}px`;
+    const hidden = series(figure, data);
+    for (const trace of data) if (hidden.has(trace.legendgroup || trace.name)) trace.visible = "legendonly";
     drawn.add(figure);
     return Plotly.react(plot, data, layout, config);
+  };
+
+  // The legend for those who use no pointer: a checkbox an entry. Returns what is not checked.
+  const series = (figure, data) => {
+    const known = new Map();
+    for (const trace of data) {
+      if (trace.name && trace.showlegend !== false) known.set(trace.legendgroup || trace.name, trace.name);
+    }
+    let box = figure.querySelector("details.series");
+    if (!box && known.size > 1) {
+      box = document.createElement("details");
+      box.className = "series";
+      const summary = document.createElement("summary");
+      summary.textContent = "Choose what is drawn";
+      box.append(summary);
+      for (const [key, name] of known) {
+        const label = document.createElement("label");
+        const check = document.createElement("input");
+        check.type = "checkbox";
+        check.checked = true;
+        check.value = key;
+        check.addEventListener("change", () => draw(figure));
+        const spoken = new DOMParser().parseFromString(name, "text/html").body.textContent;
+        label.append(check, ` ${spoken}`);
+        box.append(label);
+      }
+      figure.querySelector("details.data").before(box);
+    }
+    const unchecked = box ? box.querySelectorAll("input:not(:checked)") : [];
+    return new Set([...unchecked].map((check) => check.value));
   };
   const near = new IntersectionObserver(
     (entries) => {
