@@ -42,7 +42,7 @@ import ray  # noqa: E402  # after its environment
 from ticketsweep.errors import SweepError  # noqa: E402
 from ticketsweep.store.paths import Storage, temporary_path  # noqa: E402
 from ticketsweep.sweep import reaper  # noqa: E402
-from ticketsweep.sweep.nodes import Nodes, token_file  # noqa: E402
+from ticketsweep.sweep.nodes import Capacity, Nodes, token_file  # noqa: E402
 
 _FOLDER_PREFIX = "ticketsweep-ray-"
 _LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
@@ -57,14 +57,13 @@ class Cluster:
 
     Attributes
     ----------
-    cpus, gpus: what it has in all.
+    capacity: what it has in all, at the moment.
     scratch: a folder of this machine that goes when the connection is closed.
     check: to be called again and again; raises SweepError once a node has joined that has other
         versions, or does not see the storage.
     """
 
-    cpus: float
-    gpus: float
+    capacity: Capacity
     scratch: Path
     check: Callable[[], None]
 
@@ -100,10 +99,9 @@ def connect(
             _join(address)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told by us
         check = _no_check if address is None else stack.enter_context(_watched(storage, sweep))
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own lack
         scratch = folder / "tune"
         scratch.mkdir()
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), scratch, check)
+        yield Cluster(Capacity(grows=address is not None), scratch, check)
 
 
 def _no_check() -> None:
@@ -142,7 +140,7 @@ def _join(address: str) -> None:
             "or start the sweep there with `ray job submit`)"
         )
     # Ray tries for five minutes; `auto` may name a cluster that is no more.
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "5")
     try:
         if address != "auto":
             host, _, port = address.rpartition(":")

@@ -147,7 +147,7 @@ def _by_ray(
         observer.begun(len(work))
         waiting = {}
         for each in work:
-            gpus = 1 if cluster.gpus >= 1 and each.job.row["device"] != "cpu" else 0
+            gpus = 1 if cluster.capacity.gpus >= 1 and each.job.row["device"] != "cpu" else 0
             task = compared.options(num_gpus=gpus)
             waiting[task.remote(each.job, each.config, shared[each.data], place)] = each.job
         while waiting:

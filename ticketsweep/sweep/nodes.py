@@ -1,4 +1,4 @@
-"""What every node of a cluster must share with the driver: the same code, and a local storage."""
+"""The nodes of a cluster: what they have in all, and what each must share with the driver."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -92,6 +93,42 @@ def token_file(path: Path | None) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone
             path.unlink(missing_ok=True)
+
+
+class Capacity:
+    """What the connected Ray has in all, as nodes come and go.
+
+    Parameters
+    ----------
+    grows: whether it is a cluster that may have an autoscaler: then what that may start counts as
+        if it were there. Trials must wait for it, or it would start nothing.
+    """
+
+    def __init__(self, *, grows: bool) -> None:
+        self._grows = grows
+        self._found: dict[str, float] = {}
+        self._next_look = 0.0
+
+    @property
+    def cpus(self) -> float:
+        """Processors."""
+        return self._total().get("CPU", 0.0)
+
+    @property
+    def gpus(self) -> float:
+        """Devices."""
+        return self._total().get("GPU", 0.0)
+
+    def _total(self) -> Mapping[str, float]:
+        now = time.monotonic()
+        if not self._found or (self._grows and now >= self._next_look):
+            self._next_look = now + _SECONDS_BETWEEN_LOOKS
+            self._found = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]  # Ray's own lack
+            # None without an autoscaler, or from one that does not know what its machines have.
+            limits = state.get_max_resources_from_cluster_config() if self._grows else None
+            for kind, limit in (limits or {}).items():
+                self._found[kind] = max(self._found.get(kind, 0.0), float(limit))
+        return self._found
 
 
 class Nodes:
