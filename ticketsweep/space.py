@@ -101,6 +101,9 @@ class SweepSettings(Section):
     max_failures: int = Field(
         2, ge=0, le=1000, description="how often a failed trial is tried again"
     )
+    storage_seconds: float = Field(
+        300, ge=0, le=1e6, description="how long a storage is waited for that is full or away"
+    )
     stall_seconds: float = Field(
         1800, ge=1, le=1e7, description="without progress, after which a trial's worker is killed"
     )

@@ -6,6 +6,7 @@ command line, a Ray worker and a test.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from ticketsweep import __version__
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.config import TrialConfig, trial_id
-from ticketsweep.errors import DeviceLost, TrialFailure, UserError
+from ticketsweep.errors import DeviceLost, StorageError, TrialFailure, UserError
 from ticketsweep.families import GateSection
 from ticketsweep.progress import UNDER_WAY, Alive, Progress, Rung, StageProgress
 from ticketsweep.records import (
@@ -41,6 +42,7 @@ from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import UnreadableFile
 from ticketsweep.store.paths import Storage
+from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
 from ticketsweep.train.checkpoint import Checkpoints
@@ -127,6 +129,7 @@ def run_trial(
     search: str | None = None,
     failures: int = 0,
     rungs: Collection[int] = (),
+    patience: float = 0,
 ) -> Generator[Progress | StageProgress | Alive | Rung, None, TrialOutcome]:
     """Find the tickets of one configuration and store them, unless they are stored already.
 
@@ -141,6 +144,8 @@ def run_trial(
     rungs: steps of gate learning after which the ticket so far is stored as that of a stopped
         trial, so that the trial may be stopped there; those of the stages that follow, and of
         trials in several packs, are none.
+    patience: seconds for which a storage is waited for that cannot be read or written to. One that
+        takes no checkpoint is not waited for: if the trial is cut off, that costs more.
 
     Yields
     ------
@@ -152,7 +157,9 @@ def run_trial(
     DeviceLost: a process has to be started for this trial, and for any other.
     """
     identity = identify(config, dataset)
-    stored = reuse_trial(storage, sweep, identity, search=search)
+    stored = patiently(
+        lambda: reuse_trial(storage, sweep, identity, search=search), seconds=patience
+    )
     if stored is not None:
         return TrialOutcome(stored, stability=None, reused=True)
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
@@ -162,6 +169,10 @@ def run_trial(
     device = _device(config.device)
     checkpoint = CheckpointFile(storage, identity)
     passed = _rungs_passed(storage, sweep, identity) if rungs else {}
+
+    def store(rows: TrialRows) -> None:
+        patiently(lambda: write_trial(storage, sweep, rows), seconds=patience)
+
     common = identity_columns(config, sweep, identity) | {
         "search": search,
         "host": platform.node(),
@@ -176,7 +187,9 @@ def run_trial(
             replicates,
             log_points=CURVE_POINTS,
             device=device,
-            checkpoints=Checkpoints(checkpoint, seconds=config.checkpoint_seconds, device=device),
+            checkpoints=Checkpoints(
+                _Lenient(checkpoint), seconds=config.checkpoint_seconds, device=device
+            ),
             pack=config.pack,
             snapshots=config.snapshots,
             rungs=rungs,
@@ -197,7 +210,7 @@ def run_trial(
                 passed |= at_rung(report)
                 going_on = {UNDER_WAY: 1.0, **({"failures": float(failures)} if failures else {})}
                 row = _with_metrics(rows.trial, passed | going_on) | {"status": "stopped"}
-                write_trial(storage, sweep, dataclasses.replace(rows, trial=row))
+                store(dataclasses.replace(rows, trial=row))
                 yield Rung(row)
             elif isinstance(report, Alive):
                 yield report
@@ -218,12 +231,12 @@ def run_trial(
             "wall_seconds": time.perf_counter() - clock,
             "metrics": {"failures": float(failures + 1)},
         }
-        write_trial(storage, sweep, TrialRows(trial=row, replicates=[], masks=[], curves=[]))
+        store(TrialRows(trial=row, replicates=[], masks=[], curves=[]))
         checkpoint.delete()  # going on from it would end alike
         return TrialOutcome(row, stability=None, reused=False)
     rows = _rows_of(tickets, replicates, common, started=clock, packs=len(packs.sizes))
     rows = dataclasses.replace(rows, trial=_with_metrics(rows.trial, passed))
-    write_trial(storage, sweep, rows)
+    store(rows)
     checkpoint.delete()
     return TrialOutcome(rows.trial, ticket_stability(tickets, replicates), reused=False)
 
@@ -265,6 +278,20 @@ def _with_metrics(row: Mapping[str, object], more: Mapping[str, float]) -> dict[
     metrics = row["metrics"]
     assert isinstance(metrics, Mapping)
     return {**row, "metrics": {**metrics, **more}}
+
+
+@dataclass(frozen=True)
+class _Lenient:
+    """A checkpoint that may fail to be written: the one before stays, and the trial goes on."""
+
+    file: CheckpointFile
+
+    def read(self) -> bytes | None:
+        return self.file.read()
+
+    def write(self, content: bytes) -> None:
+        with contextlib.suppress(StorageError):
+            self.file.write(content)
 
 
 def reuse_trial(

@@ -335,7 +335,7 @@ def test_a_storage_that_breaks_ends_the_sweep(
     recorder.on_event = break_storage
     began = time.monotonic()
     with pytest.raises(StorageError, match="cannot"):
-        run(make_spec(sweep={"samples": 50}), storage, recorder)
+        run(make_spec(sweep={"samples": 50, "storage_seconds": 2}), storage, recorder)
     assert len(recorder.of("trial")) < 10
     assert time.monotonic() - began < 90
     for table in ("masks", "trials"):

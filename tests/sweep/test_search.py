@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -339,6 +341,34 @@ def test_a_journal_that_was_cut_short_is_written_afresh(journal: Path) -> None:
     (journal.parent / f"{journal.name}.lock").write_text("")  # its owner was killed
     told(restored(spec, rows, journal=journal), 2)
     assert len(read(journal).trials) == 5
+
+
+def test_a_journal_whose_disk_is_full_or_away_holds_nobody_up(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = continuous(samples=30)
+    search = restored(spec, journal=journal)
+    rows = told(search, 2)
+    whole = journal.stat().st_size
+
+    def full(descriptor: int, content: bytes) -> int:
+        if os.fstat(descriptor).st_size > whole + 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, content[:30])  # as much as there is room for
+
+    write = os.write
+    monkeypatch.setattr("ticketsweep.sweep.journal.os.write", full)
+    rows += told(search, 3)
+    assert journal.stat().st_size == whole  # and no half a line
+    monkeypatch.undo()
+    journal.parent.rename(journal.parent.with_name("away"))
+    rows += told(search, 2)
+    journal.parent.with_name("away").rename(journal.parent)
+    assert len(read(journal).trials) < 7
+    rows += told(search, 1)
+    study = read(journal)
+    assert [trial.user_attrs["trial_id"] for trial in study.trials] == ids(rows)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
 
 
 @pytest.fixture(autouse=True)

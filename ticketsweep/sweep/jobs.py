@@ -9,6 +9,8 @@ import datetime
 import platform
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from ticketsweep import __version__
 from ticketsweep.progress import UNDER_WAY
@@ -16,12 +18,15 @@ from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
+from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import replace_row, write_trial
 from ticketsweep.sweep.halving import Halving, rungs_of
 from ticketsweep.sweep.search import Search, Suggestion
 from ticketsweep.sweep.stored import failures_of, to_be_tried_again
 from ticketsweep.trial import identity_columns, reuse_trial
+
+T = TypeVar("T")
 
 
 class JobQueue:
@@ -85,7 +90,10 @@ class JobQueue:
             if suggestion is None:
                 break
             name, identity = self._settings.name, suggestion.trial_id
-            row = reuse_trial(self._storage, name, identity, search=suggestion.record)
+            record = suggestion.record
+            row = self._patiently(
+                partial(reuse_trial, self._storage, name, identity, search=record)
+            )
             if row is None:
                 return suggestion
             self._finish(row)
@@ -95,6 +103,9 @@ class JobQueue:
         suggestion = self._search.ask()
         self.exhausted = suggestion is None
         return suggestion
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return patiently(action, seconds=self._settings.storage_seconds)
 
     def _finish(self, row: Row) -> None:
         self._search.tell(row)
@@ -120,7 +131,7 @@ class JobQueue:
             return None
         metrics = {name: v for name, v in dict(row["metrics"]).items() if name != UNDER_WAY}
         row = {**row, "metrics": metrics}
-        replace_row(self._storage, self._settings.name, row)
+        self._patiently(lambda: replace_row(self._storage, self._settings.name, row))
         CheckpointFile(self._storage, str(row["trial_id"])).delete()
         self.done(key, row)
         return row
@@ -144,6 +155,6 @@ class JobQueue:
             "started_at": datetime.datetime.now(datetime.UTC),
         }
         rows = TrialRows(trial=row, replicates=[], masks=[], curves=[])
-        write_trial(self._storage, self._settings.name, rows)
+        self._patiently(lambda: write_trial(self._storage, self._settings.name, rows))
         self.done(key, row)
         return row

@@ -22,6 +22,7 @@ from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
+from ticketsweep.store.patience import patiently
 from ticketsweep.store.writer import remove_leftovers, write_sweep
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
@@ -122,7 +123,9 @@ def _run_claimed(
         interrupted = True
     finally:
         search.close()
-    rows = Database(storage).trials(settings.name).to_pylist()
+    database = Database(storage)
+    found = patiently(lambda: database.trials(settings.name), seconds=settings.storage_seconds)
+    rows = found.to_pylist()
     return SweepOutcome(settings.name, tuple(rows), interrupted, queue.exhausted)
 
 

@@ -6,7 +6,6 @@ not used: it cannot be told of failed trials, and a reopened study suggests its 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +24,7 @@ from ticketsweep.distributions import Distribution, Integer, Label, Uniform, wal
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
+from ticketsweep.sweep.journal import MirroredJournal
 from ticketsweep.sweep.stored import was_cut_off
 
 # Suggestions that the sweep already has are answered from the store. After so many in a row from
@@ -164,9 +163,8 @@ class Search:
 
     def close(self) -> None:
         """Leave no trial running in the study: what was interrupted is told as failed."""
-        with contextlib.suppress(OSError):  # a full disk; nothing ever reads the journal back
-            for number in self._running.values():
-                self._study.tell(number, state=TrialState.FAIL)
+        for number in self._running.values():
+            self._study.tell(number, state=TrialState.FAIL)
         self._running.clear()
 
     @property
@@ -322,10 +320,4 @@ def _fresh_storage(journal: Path | None) -> BaseStorage:
     """A study storage without history: what the last run left is in the mask database."""
     if journal is None:
         return InMemoryStorage()
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    lock = journal.with_name(f"{journal.name}.lock")
-    for leftover in (journal, lock):
-        leftover.unlink(missing_ok=True)
-    return JournalStorage(
-        JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
-    )
+    return JournalStorage(MirroredJournal(journal))

@@ -63,6 +63,8 @@ def run_jobs(
         datasets=dict(datasets),
         storage=storage,
         sweep=settings.name,
+        patience=settings.storage_seconds,
+        gpus=resources.gpus,
         threads=max(1, int(resources.cpus)),
     )
     fault = _Fault()

@@ -14,6 +14,7 @@ from ticketsweep.config import TrialConfig
 from ticketsweep.errors import UserError
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.paths import Storage
+from ticketsweep.store.patience import patiently
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import DataKey, TrialOutcome, data_key, run_trial
 
@@ -58,13 +59,18 @@ class TrialWorker(tune.Trainable):
         datasets: Mapping[DataKey, Dataset] | None = None,
         storage: str = "",
         sweep: str = "",
+        patience: float = 0,
+        gpus: float = 0,
         threads: int = 1,
     ) -> None:
         """Called once per process; all but `config` come through the object store."""
         assert datasets is not None
         torch.set_num_threads(threads)
-        self._datasets, self._sweep = datasets, sweep
-        self._masks = Storage.open(storage, create=False)  # `_storage` is taken by Tune
+        if 0 < gpus < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(gpus)  # the others have the rest
+        self._datasets, self._sweep, self._patience = datasets, sweep, patience
+        # (`_storage` is taken by Tune.)
+        self._masks = patiently(lambda: Storage.open(storage, create=False), seconds=patience)
         self._training = self._reports(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -88,6 +94,7 @@ class TrialWorker(tune.Trainable):
             search=job["search"],
             failures=job["failures"],
             rungs=job["rungs"],
+            patience=self._patience,
         )
         try:
             outcome = yield from trial

@@ -34,7 +34,10 @@ def available_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()  # what an earlier trial of this process has left
-        return torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        # Trials that share a device have a share of its memory each, free or not.
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return min(free, round(total * share) - torch.cuda.memory_reserved(device))
     if device.type != "cpu":
         return None
     left = [value for value in (_of_machine(), *_of_containers()) if value is not None]
