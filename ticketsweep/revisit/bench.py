@@ -30,7 +30,7 @@ from ticketsweep.train.loop import Evaluator
 from ticketsweep.train.pack import PackedModel, Weights, set_precision
 from ticketsweep.train.plan import Network, Plan, network_of, split_rows
 from ticketsweep.train.units import Units
-from ticketsweep.train.weights import rewound_weights
+from ticketsweep.train.weights import Passage, rewound_weights
 from ticketsweep.trial import identify, plan_of
 
 _REPORTS = 12  # of pre-training
@@ -131,7 +131,8 @@ class Bench:
             except StopIteration as end:
                 weights: Weights = end.value
                 return weights
-            yield StageProgress(passage.stage, passage.step, passage.steps)
+            if isinstance(passage, Passage):
+                yield StageProgress(passage.stage, passage.step, passage.steps)
 
 
 def _pretrained(storage: Storage, trial_id: str, device: torch.device) -> Checkpoints:

@@ -19,7 +19,7 @@ from ticketsweep.train.connectivity import Paths, barriers, error_paths
 from ticketsweep.train.images import BatchOrder
 from ticketsweep.train.pack import Weights
 from ticketsweep.train.packs import sizes_of
-from ticketsweep.train.weights import train_weights
+from ticketsweep.train.weights import Passage, train_weights
 
 # The first is that of a trial's own retraining, so that it is done here once more.
 _ORDERS = ("retrain-batches", "connectivity-batches")
@@ -86,7 +86,8 @@ def _retrained(
             reports=_REPORTS,
         )
         for passage in training:
-            yield StageProgress(passage.stage, passage.step, passage.steps)
+            if isinstance(passage, Passage):
+                yield StageProgress(passage.stage, passage.step, passage.steps)
         tickets.gated[rows], tickets.rest[rows] = own.gated, own.rest
     return tickets
 
