@@ -50,6 +50,7 @@ class Sweep:
         shared: float = 0.7,
         shapes: dict[str, tuple[int, ...]] = SHAPES,
         figures: bool = True,
+        steps: Sequence[int] = (9,),
         **columns: object,
     ) -> str:
         """Add a trial whose masks of one init share about `shared` of their gates."""
@@ -91,11 +92,16 @@ class Sweep:
             for index, (layer, shape) in enumerate(shapes.items()):
                 fresh = rng.random(shape) < density
                 mask = np.where(rng.random(shape) < shared, base[init][layer], fresh)
-                masks.append(
+                masks += [
                     MaskRow.from_array(
-                        mask, replicate=replicate, step=9, layer=layer, layer_index=index
+                        mask if step == steps[-1] else fresh,
+                        replicate=replicate,
+                        step=step,
+                        layer=layer,
+                        layer_index=index,
                     )
-                )
+                    for step in steps
+                ]
             known = {
                 "val_accuracy": 0.9 + 0.01 * replicate,
                 "strong_accuracy": 0.9,

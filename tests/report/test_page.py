@@ -14,12 +14,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ticketsweep.report import overlaps
+from ticketsweep.report import function, overlaps, settling
 from ticketsweep.report.contents import drawn, sections
 from ticketsweep.report.drawn import Drawn
 from ticketsweep.report.page import report_page
 from ticketsweep.report.published import published_for
 from ticketsweep.results.report import ReportData
+from ticketsweep.store.comparisons import Comparison, write_comparisons
 
 MADE = datetime(2026, 1, 3, tzinfo=UTC)
 ONE, TWO = [(1, 4, 7)], [(1, 4, 7), (1, 5, 7)]
@@ -198,3 +199,21 @@ def test_a_matrix_is_what_the_analysis_says_of_each_pair_in_the_order_of_seeds(s
     for row, wanted in zip(heatmap.z, expected, strict=True):
         known = [value for value in row if value is not None]
         assert known == pytest.approx(wanted[~np.isnan(wanted)].tolist(), abs=1e-3)
+
+
+def test_stored_comparisons_and_snapshots_have_a_section_each(sweep) -> None:
+    trial = sweep.add(steps=(3, 6, 9))
+    pairs = [
+        Comparison(0, 1, "data", {"agreement": 0.75, "error_overlap": 0.5}),
+        Comparison(0, 2, "data", {"agreement": 0.85}),
+        Comparison(0, 3, "init", {}),
+    ]
+    write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings={})
+    data = sweep.data()
+    (predictions,) = function.section(data).figures
+    assert ["data", "agreement", pytest.approx(0.8), 0.75, 0.85, 2, 1] in predictions.rows
+    settled = settling.section(data)
+    assert settled is not None
+    (figure,) = settled.figures
+    assert figure.title.startswith("The masks are settled at step 9")
+    assert [row[0] for row in figure.rows] == [3, 6, 9]

@@ -81,6 +81,6 @@ def _importances(complete: Sequence[FrozenTrial], objectives: Objectives) -> lis
 
 def _evaluators() -> list[tuple[str, BaseImportanceEvaluator]]:
     return [
-        ("fANOVA (Hutter et al. 2014)", FanovaImportanceEvaluator(seed=_SEED)),
+        ("fANOVA (Hutter et al. 2014)", FanovaImportanceEvaluator(n_trees=32, seed=_SEED)),
         ("PED-ANOVA (Watanabe et al. 2023)", PedAnovaImportanceEvaluator()),
     ]
