@@ -36,7 +36,7 @@ def available_memory(device: torch.device) -> int | None:
         torch.cuda.empty_cache()  # what an earlier trial of this process has left
         free, total = torch.cuda.mem_get_info(device)
         # Trials that share a device have a share of its memory each, free or not.
-        share = torch.cuda.get_per_process_memory_fraction(device)
+        share = torch.cuda.get_per_process_memory_fraction(device.index)  # refuses a bare "cuda"
         return min(free, round(total * share) - torch.cuda.memory_reserved(device))
     if device.type != "cpu":
         return None
