@@ -34,7 +34,7 @@ from ticketsweep.train.tickets import Tickets
 from ticketsweep.train.weights import Passage
 
 DEVICE = os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu")
-ROUNDING = 1e-4 if DEVICE == "cpu" else 1e-2
+ROUNDING, UNLIKE = (1e-4, 1 / 500) if DEVICE == "cpu" else (1e-2, 1 / 15)
 PLAN = replicate_plan(0, init=2, data=2, gate=1)
 GATE = GaussianSettings(
     l0_strength=0.5,
@@ -179,7 +179,9 @@ def test_a_replicate_does_not_depend_on_its_pack(
 ) -> None:
     """Batched products round otherwise than plain ones, so figures agree to 1e-4, not to the bit.
 
-    A gate within rounding of its threshold may be hardened either way: at most 1 in 500 here.
+    A gate within rounding of its threshold may be hardened either way: at most 1 in 500 here. (A
+    CUDA device adds up in another order, so that after 30 steps of so small a network up to 50 of
+    912 gates were seen to differ.)
     """
     how = {"rewind_step": rewind_step, "gate": FAMILIES[family]}
     points, packed = find(blobs, **how)
@@ -189,7 +191,7 @@ def test_a_replicate_does_not_depend_on_its_pack(
             np.testing.assert_allclose(one.loss[at], other.loss[0], rtol=ROUNDING)
         kept = [(m.kept[at], a.kept[0]) for m, a in zip(packed.masks, alone.masks, strict=True)]
         differing = sum(int((one != other).sum()) for one, other in kept)
-        assert differing <= sum(one.size for one, _ in kept) / 500
+        assert differing <= sum(one.size for one, _ in kept) * UNLIKE
 
 
 def test_packs_of_two_sizes_agree_bit_for_bit_in_what_they_draw(
