@@ -19,6 +19,7 @@ from ticketsweep.results.rows import Row, figure_of, finite_number
 
 _HEIGHT, _COLOUR_BAR = 520, 58  # pixels: of the figure; of its foot, where the colours are told
 _MOST_COLOURS = 7  # entries of the menu
+_MOST_POINTS = 2_000  # trials times entries: the page of a thousand trials stays small
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def _colours(data: ReportData) -> list[str]:
         if any(figure_of(row, name) is not None for row in data.complete)
     ]
     found += [setting.key for setting in data.settings if setting.is_number]
-    return found[:_MOST_COLOURS] or ["sparsity"]
+    most = min(_MOST_COLOURS, max(1, _MOST_POINTS // len(data.complete))) if data.complete else 1
+    return found[:most] or ["sparsity"]
 
 
 def _points(data: ReportData, metric: str, colour: str) -> list[_Point]:
