@@ -198,4 +198,5 @@ def _lost(data: ReportData) -> Iterator[str]:
             yield f"{plural(len(rows), 'trial')} {state}{first}."
     if data.summary.diverged:
         count = sum(len(steps) for steps in data.summary.diverged.values())
-        yield f"{plural(count, 'replicate')} diverged and are left out of every figure."
+        verb = "is" if count == 1 else "are"
+        yield f"{plural(count, 'replicate')} diverged and {verb} left out of every figure."
