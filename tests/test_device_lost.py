@@ -38,9 +38,12 @@ for model in ("asserting:asserts", "fc-16"):
     config = TrialConfig.model_validate(
         {"model": model, "weight_scale": 1.5, "train": {"steps": 20, "batch_size": 64}}
     )
+    trial = run_trial(config, dataset=load_data(config), storage=storage, sweep="s")
     try:
-        for _ in run_trial(config, dataset=load_data(config), storage=storage, sweep="s"):
-            pass
+        while True:
+            next(trial)
+    except StopIteration as end:
+        print(model, "ended:", end.value.row["error"])
     except DeviceLost as error:
         print(model, "lost:", error)
 """

@@ -218,12 +218,12 @@ def run_trial(
                 yield StageProgress(report.stage, report.step, report.steps)
     except UserError:
         raise
-    except torch.AcceleratorError as error:
-        raise DeviceLost(
-            f"the GPU's context is lost: {_first_line(error)} (run the trial again; if it ends so "
-            f"again, look at the GPU's log with `nvidia-smi -q`)"
-        ) from error
     except Exception as error:
+        if isinstance(error, torch.AcceleratorError) or (device == "cuda" and _is_lost()):
+            raise DeviceLost(
+                f"the GPU's context is lost: {_first_line(error)} (run the trial again; if it ends "
+                f"so again, look at the GPU's log with `nvidia-smi -q`)"
+            ) from error
         row = common | {
             "status": "failed",
             "error": _first_line(error),
@@ -358,6 +358,18 @@ def _device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _is_lost() -> bool:
+    """Whether CUDA refuses all work of this process, as it does after a kernel's fault.
+
+    Which error comes first is chance: cuBLAS says no more than that something is wrong inside.
+    """
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _device_name(device: str) -> str:
