@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store.claims import claimed
@@ -86,3 +91,53 @@ def test_workers_that_hang_or_have_lost_their_device_are_replaced(
     assert workers == {"loses": 2, "stops": 2}
     began = {kind: recorder.of("trial").count(row["trial_id"]) for kind, row in rows.items()}
     assert began == {"loses_the_device": 2, "stops": 2, "sound": 1}
+
+
+@pytest.mark.slow
+def test_a_sweep_grows_and_stops_trials_early_while_its_storage_goes_and_comes_back(
+    storage: Storage, make_recorder: type[Any], make_spec: MakeSpec
+) -> None:
+    def swept(recorder: Any, **sweep: Any) -> dict[str, dict[str, Any]]:
+        spec = make_spec(
+            train={"steps": 60, "batch_size": 64},
+            sweep={"scheduler": {"asha": {"grace_steps": 5}}, **sweep},
+        )
+        outcome = run_sweep(spec, storage=storage, address=None, tracking="off", observer=recorder)
+        assert len({row["trial_id"] for row in outcome.rows}) == len(outcome.rows)
+        return {row["trial_id"]: row for row in outcome.rows}
+
+    def go_away(kind: str, what: Any) -> None:
+        if kind == "progress":
+            later.on_event = None
+            root = storage.local
+            assert root is not None
+            away = root.with_name("away")
+            root.rename(away)
+            threading.Timer(3, away.rename, [root]).start()
+
+    first, later = make_recorder(), make_recorder()
+    before = swept(first, samples=3, concurrency=1)
+    later.on_event = go_away
+    after = swept(later, samples=9, concurrency=2)
+    assert first.of("started") == [("mini", 3, 0, 1)]
+    assert later.of("started") == [("mini", 9, 3, 2)]
+    assert {identity: after[identity] for identity in before} == before
+    assert len(after) == 9
+    stopped = [row for row in after.values() if row["status"] == "stopped"]
+    assert {row["status"] for row in after.values()} == {"complete", "stopped"}
+    assert stopped
+    assert later.on_event is None
+    for row in after.values():
+        masks = Database(storage).masks("mini", row["trial_id"])
+        assert set(masks["step"].to_pylist()) == {row["steps_done"]}
+        assert len(masks) == 4 * 2
+        assert (row["status"] == "stopped") == (row["steps_done"] in {5, 15, 45})
+    journal = storage.optuna_journal("mini")
+    assert journal is not None
+    study = optuna.load_study(
+        study_name="mini", storage=JournalStorage(JournalFileBackend(str(journal)))
+    )
+    states = Counter(trial.state.name for trial in study.trials)
+    assert states == {"COMPLETE": 9 - len(stopped), "PRUNED": len(stopped)}
+    assert storage.local is not None
+    assert list(storage.local.glob("checkpoints/*")) == []
