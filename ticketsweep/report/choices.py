@@ -143,7 +143,7 @@ class _Axis:
             return [(self.at(word) or 0.0, word[:14]) for word in self._words]
         values = [self._low, self._low + self._span] if self._span else [self._low]
         return [
-            (float(at), f"{10**value if self._log else value:.4g}")
+            (float(at), f"{float(f'{10**value if self._log else value:.3g}'):g}")
             for at, value in enumerate(values)
         ]
 
