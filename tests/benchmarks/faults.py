@@ -193,6 +193,17 @@ def fill_the_disk(driver: Driver) -> None:
     ballast.unlink()
 
 
+def make_it_read_only(driver: Driver) -> None:
+    """A storage that is a disk of its own."""
+    remount = ["mount", "-o", "remount,{}", str(driver.storage)]
+    while subprocess.run(
+        [word.format("ro") for word in remount], stderr=subprocess.DEVNULL, check=False
+    ).returncode:
+        time.sleep(0.01)  # a file was open for writing
+    time.sleep(random.uniform(0.5, 5))
+    subprocess.run([word.format("rw") for word in remount], check=True)
+
+
 def with_killed_drivers(root: Path, repetitions: int, *, damage: bool) -> tuple[int, int]:
     """Drivers that are killed at random moments, and the same line again each time.
 
@@ -233,7 +244,7 @@ def measured(
 ) -> Result:
     """The result of one kind of fault, compared with the undisturbed sweep."""
     with _root() as root:
-        if name == "full disk":
+        if name in ON_A_DISK:
             (root / "storage").mkdir()
             mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "storage")]
             subprocess.run(mount, check=True)
@@ -255,7 +266,7 @@ def measured(
                 seconds=seconds,
             )
         finally:
-            if name == "full disk":
+            if name in ON_A_DISK:
                 subprocess.run(["umount", str(root / "storage")], check=True)
 
 
@@ -277,7 +288,9 @@ KINDS: dict[str, Callable[[Path, int], tuple[int, int]]] = {
     ),
     "storage away": lambda root, n: with_faults(root, n, take_the_storage_away),
     "full disk": lambda root, n: with_faults(root, n, fill_the_disk),
+    "read-only disk": lambda root, n: with_faults(root, n, make_it_read_only),
 }
+ON_A_DISK = ("full disk", "read-only disk")  # of their own; to be mounted takes root
 
 
 def main() -> None:
