@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,7 +18,7 @@ from ticketsweep.space import load_space, read_space
 
 ROOT = Path(__file__).parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-PAGES = ("README.md", "search_spaces/README.md")
+PAGES = ("README.md", "search_spaces/README.md", "cluster/README.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -108,7 +109,7 @@ def test_every_search_space_that_is_shipped_is_sound_and_described(path: Path) -
 def test_ones_own_network_runs_and_is_read_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, reading = code_blocks("README.md", "python")
+    notebook, source, reading = code_blocks("README.md", "python")
     (tmp_path / "mynet.py").write_text(source, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
@@ -127,3 +128,6 @@ def test_ones_own_network_runs_and_is_read_as_printed(
         found = scope[name]
         assert isinstance(found, dict)
         assert set(found) == {"0.weight", "4.weight"}
+    # And compared as in the page's notebook.
+    masks = {name: np.eye(4, dtype=bool)[:, None] for name in ("fc1", "fc2")}
+    exec(notebook.replace("quickstart", "single"), dict(masks))

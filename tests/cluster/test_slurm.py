@@ -67,7 +67,8 @@ def test_a_job_whose_time_is_up_stops_its_sweep_queues_itself_again_and_leaves_n
     (root / "space.yaml").write_text(SPACE)
     number = str(os.getpid())
     job = subprocess.Popen(
-        [str(SCRIPT), "run", "space.yaml", "--storage", str(root / "storage"), "--wandb", "off"],
+        [str(SCRIPT), "run", "space.yaml", "--storage", str(root / "storage"), "--wandb", "off",
+         "--set", "sweep.concurrency=3"],
         env=environment(
             root, SLURM_JOB_ID=number, SLURM_JOB_NODELIST="here", SLURM_CPUS_PER_TASK="1",
             SLURM_GPUS_ON_NODE="0", OMP_NUM_THREADS="1",
@@ -95,6 +96,8 @@ def test_a_job_whose_time_is_up_stops_its_sweep_queues_itself_again_and_leaves_n
         reap(Path(f"/tmp/ts-{number}"), spare=os.getpid())
     assert job.returncode == 130, said
     assert "To go on, run the same line again" in said
+    # More than its one processor can: an autoscaler would start machines for those that wait.
+    assert "trials, 3 at a time" in said, said
     assert (root / "asked").read_text() == f"requeue {number}\n"
     assert not token.exists()
     assert not Path(f"/tmp/ts-{number}").exists()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -100,13 +99,13 @@ class Capacity:
 
     Parameters
     ----------
-    grows: whether it is a cluster that may have an autoscaler: then what that may start counts as
-        if it were there. Trials must wait for it, or it would start nothing.
+    grows: whether it is a cluster, which machines may join: by hand, or started by an autoscaler
+        for what waits.
     """
 
     def __init__(self, *, grows: bool) -> None:
-        self._grows = grows
-        self._found: dict[str, float] = {}
+        self.grows = grows
+        self._found: Mapping[str, float] = {}
         self._next_look = 0.0
 
     @property
@@ -121,13 +120,9 @@ class Capacity:
 
     def _total(self) -> Mapping[str, float]:
         now = time.monotonic()
-        if not self._found or (self._grows and now >= self._next_look):
+        if not self._found or (self.grows and now >= self._next_look):
             self._next_look = now + _SECONDS_BETWEEN_LOOKS
-            self._found = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]  # Ray's own lack
-            # None without an autoscaler, or from one that does not know what its machines have.
-            limits = state.get_max_resources_from_cluster_config() if self._grows else None
-            for kind, limit in (limits or {}).items():
-                self._found[kind] = max(self._found.get(kind, 0.0), float(limit))
+            self._found = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own lack
         return self._found
 
 

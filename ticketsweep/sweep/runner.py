@@ -301,9 +301,15 @@ def _fitting(spec: SweepSpec, capacity: Capacity) -> int:
 
 
 def _concurrency(spec: SweepSpec, capacity: Capacity) -> int:
-    """How many trials run at once: what the resources allow, and no more than asked for."""
-    fitting = max(1, _fitting(spec, capacity))
-    return min(fitting, spec.settings.concurrency or fitting)
+    """How many trials are given out at once.
+
+    As many as were asked for. On this machine alone, no more than it can run; a cluster may grow,
+    and its autoscaler starts machines only for trials that wait. Else what the resources allow.
+    """
+    asked, fitting = spec.settings.concurrency, max(1, _fitting(spec, capacity))
+    if asked is None:
+        return fitting
+    return asked if capacity.grows else min(asked, fitting)
 
 
 def _size(dataset: Dataset) -> int:
