@@ -49,6 +49,8 @@ def tree(folder: Path, depth: int = 1) -> list[str]:
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
         if path.name.startswith("__") or path.suffix not in ("", ".py"):
             continue
+        if path.is_dir() and not (path / "__init__.py").exists():  # no code
+            continue
         name = f"{path.name}/" if path.is_dir() else path.name
         source = path / "__init__.py" if path.is_dir() else path
         lines.append(f"{'  ' * depth + name:<30} {first_sentence(source)}".rstrip())

@@ -45,6 +45,7 @@ from ticketsweep.analysis.stability import (
     SAME_INIT,
     Stability,
     StabilityRow,
+    compare_masks,
     sweep_stability,
     trial_stability,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Ticket",
     "aligned_overlap",
     "chance_corrected_overlap",
+    "compare_masks",
     "consensus",
     "count_kept",
     "expected_intersection",

@@ -21,6 +21,7 @@ from ticketsweep.analysis.intervals import CONFIDENCE, Interval
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.matching import Matching, match_units, permuted
 from ticketsweep.analysis.overlap import expected_intersection, intersection_variance
+from ticketsweep.analysis.readable import Readable
 from ticketsweep.seeds import derive_seed
 from ticketsweep.symmetry import Permutable
 
@@ -63,7 +64,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Readable):
     """Kept gates that two masks share, and what chance would give.
 
     Parameters
@@ -122,7 +123,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class LayerAlignment:
+class LayerAlignment(Readable):
     """Overlap of the masks of one layer, or of all of them, as they are and after matching.
 
     Parameters
@@ -142,7 +143,7 @@ class LayerAlignment:
 
 
 @dataclass(frozen=True)
-class AlignedOverlap:
+class AlignedOverlap(Readable):
     """What two tickets share before and after their units are matched.
 
     Parameters

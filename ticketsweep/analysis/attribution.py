@@ -26,10 +26,11 @@ from ticketsweep.analysis.intervals import (
 from ticketsweep.analysis.layers import FACTORS
 from ticketsweep.analysis.pairwise import FIGURES, PairFigures
 from ticketsweep.analysis.permutation import SIGNIFICANT, Permutation, permutation_test
+from ticketsweep.analysis.readable import Readable
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Readable):
     """A share, with its 95 % interval over seeds where there are three of each that varies."""
 
     value: float
@@ -41,7 +42,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class FactorShare:
+class FactorShare(Readable):
     """What one kind of seed decides.
 
     Parameters
@@ -68,7 +69,7 @@ class FactorShare:
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Readable):
     """What each seed decides in one layer. `common`, all `alone` and `rest` add up to 1.
 
     Parameters

@@ -11,10 +11,11 @@ from scipy.special import ndtri
 
 from ticketsweep.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval
 from ticketsweep.analysis.layers import LayerBits
+from ticketsweep.analysis.readable import Readable
 
 
 @dataclass(frozen=True)
-class Nogueira:
+class Nogueira(Readable):
     """Stability of a selection over M masks: 1 if all are equal, 0 in expectation by chance.
 
     `interval` takes the masks for independent draws of one distribution and M for large. Replicates
@@ -108,7 +109,7 @@ def kept_by_chance(kept: NDArray[np.int64], size: int) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class LayerConsensus:
+class LayerConsensus(Readable):
     """What all replicates of a trial have in common in one layer, or the mean of several trials.
 
     Parameters

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from ticketsweep.analysis.readable import Readable
+
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # leaving one of two out leaves no pair
 _FARTHEST = 1.5  # logits, from a mean near 0 or 1
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Readable):
     """A 95 % confidence interval."""
 
     low: float

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsweep.analysis.readable import Readable
 from ticketsweep.seeds import derive_seed
 from ticketsweep.symmetry import Permutable, Span
 
@@ -26,7 +27,7 @@ _GAIN = 1e-9  # of the arrays' norms: less is rounding
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Readable):
     """Which units of network b take the places of network a's.
 
     Parameters

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from ticketsweep.analysis.layers import FACTORS
+from ticketsweep.analysis.readable import Readable
 
 SIGNIFICANT = 0.05
 
@@ -18,7 +19,7 @@ _ALL, _DRAWN = 5_000, 1_999  # arrangements: all are looked at up to so many, el
 
 
 @dataclass(frozen=True)
-class Permutation:
+class Permutation(Readable):
     """Result of a permutation test: its p, and the smallest p that the design allows."""
 
     p: float

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsweep.analysis.readable import Readable
+
 
 @dataclass(frozen=True)
-class PredictionAgreement:
+class PredictionAgreement(Readable):
     """What two classifiers make of the same images; all are fractions but the last.
 
     Attributes

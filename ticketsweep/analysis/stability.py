@@ -13,13 +13,15 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ticketsweep.analysis.attribution import Attribution, attribute
 from ticketsweep.analysis.consensus import LayerConsensus, mean_consensus
 from ticketsweep.analysis.intervals import Interval, overlap_interval, trial_weights
 from ticketsweep.analysis.layers import ALL_LAYERS, FACTORS, LayerBits, Seeds
+from ticketsweep.analysis.overlap import pack
 from ticketsweep.analysis.pairwise import FIGURES, PairFigures, pair_figures
+from ticketsweep.analysis.readable import Readable
 
 SAME_INIT = "same init"
 OTHER_INIT = "other init"
@@ -40,7 +42,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class StabilityRow:
+class StabilityRow(Readable):
     """How far the masks of one group of pairs agree in one layer. Figures are means over pairs.
 
     Parameters
@@ -128,7 +130,7 @@ class StabilityRow:
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(Readable):
     """Stability of the tickets of one trial, or of several on average.
 
     Parameters
@@ -181,6 +183,54 @@ def trial_stability(layers: Sequence[LayerBits], seeds: Seeds) -> Stability:
     ValueError: no layer, a name twice, or counts of replicates that differ.
     """
     return _summarise([pair_figures(layers, seeds)])
+
+
+def compare_masks(
+    masks: Mapping[str, NDArray[np.bool_]],
+    *,
+    init: ArrayLike,
+    data: ArrayLike | None = None,
+    gate: ArrayLike | None = None,
+) -> Stability:
+    """Compare the masks of M replicates that lie in arrays: `trial_stability` for a notebook.
+
+    Parameters
+    ----------
+    masks: by layer, bool (M, *shape of the layer).
+    init, data, gate: the seeds of each replicate, any whole numbers (M,), equal where the seed is.
+        Seeds left out are taken for the same in all replicates.
+
+    Raises
+    ------
+    ValueError: a mask is not bool, or numbers of replicates and seeds differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> common = rng.random((30, 20)) < 0.3  # what every seed keeps
+    >>> masks = common ^ (rng.random((4, 30, 20)) < 0.05)
+    >>> print(compare_masks({"fc1": masks}, init=[0, 0, 0, 0], data=[0, 1, 2, 3]).rows[-1])
+    all layers, same init: 0.76 [0.71, 0.82], 4 data seeds, 6 pairs, Jaccard 0.69 (chance 0.17), ...
+    """
+    replicates = len(next(iter(masks.values()), ()))
+    seeds = {
+        name: np.asarray(np.zeros(replicates) if of is None else of, dtype=np.int64)
+        for name, of in (("init", init), ("data", data), ("gate", gate))
+    }
+    for name, mask in masks.items():
+        if mask.dtype != np.bool_ or mask.ndim < 2:
+            raise ValueError(
+                f"the masks of layer {name!r} must be bool (replicates, *shape), got {mask.dtype} "
+                f"{mask.shape}"
+            )
+    layers = [LayerBits(name, mask.shape[1:], pack(mask)) for name, mask in masks.items()]
+    for name, of in seeds.items():
+        if of.shape != (replicates,):
+            raise ValueError(
+                f"{name} must have a seed for each of {replicates} replicates, got {of.shape}"
+            )
+    return trial_stability(layers, Seeds(**seeds))
 
 
 def sweep_stability(

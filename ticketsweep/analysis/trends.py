@@ -11,12 +11,13 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from ticketsweep.analysis.intervals import CONFIDENCE, Interval
+from ticketsweep.analysis.readable import Readable
 
 MIN_TRIALS = 6  # fewer, and the interval is nearly all of [-1, 1]
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(Readable):
     """Spearman's rank correlation of `n` trials with its approximate 95 % interval."""
 
     value: float

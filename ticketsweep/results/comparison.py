@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
+from ticketsweep.analysis.readable import Readable
 from ticketsweep.analysis.stability import Stability, StabilityRow, sweep_stability
 from ticketsweep.errors import UserError, did_you_mean
 from ticketsweep.results.grouping import Group, groups_of, order_of
@@ -39,7 +40,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class SweepComparison:
+class SweepComparison(Readable):
     """The trials of a sweep by the values of `keys`, and where along training masks settle."""
 
     keys: tuple[str, ...]
@@ -50,6 +51,23 @@ class SweepComparison:
     def stability(self) -> dict[Group, Stability]:
         """Of the groups that have one."""
         return {group: of.stability for group, of in self.groups.items() if of.stability}
+
+    def __str__(self) -> str:
+        if not self.groups:
+            return "no complete trial to compare"
+        return "\n".join(self._line(group, of) for group, of in self.groups.items())
+
+    def _line(self, group: Group, of: Comparison) -> str:
+        key = ", ".join(f"{k} {v}" for k, v in zip(self.keys, group, strict=True)) or "all"
+        said = [f"{of.trials} trial{'s' if of.trials > 1 else ''}"]
+        accuracy, sparsity = of.figures.get("strong_accuracy"), of.figures.get("sparsity")
+        if accuracy:
+            said.append(f"test accuracy {accuracy}")
+        if sparsity:
+            said.append(f"sparsity {sparsity}")
+        if of.stability and of.stability.score is not None:
+            said.append(f"stability {of.stability.score:z.2f}")
+        return f"{key}: {', '.join(said)}"
 
 
 def compare_by(

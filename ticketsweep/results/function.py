@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ticketsweep.analysis.intervals import jackknife_interval, trial_weights
-from ticketsweep.results.grouping import Group, groups_of, plain_group
+from ticketsweep.results.grouping import Group, groups_of, order_of, plain_group
 from ticketsweep.results.masks import Triple, seeds_by_trial
 from ticketsweep.results.rows import Row
 from ticketsweep.store.database import Database
@@ -100,7 +100,7 @@ def stored_function(
             seeds = "init" if kind == TRANSFER else row["differs"]
             key = (KINDS.index(kind), groups[row["trial_id"]], seeds)
             found.setdefault(key, []).append(row)
-    order = list(dict.fromkeys(groups.values()))
+    order = sorted(set(groups.values()), key=order_of)
 
     def place(key: tuple[int, Group, str]) -> tuple[int, int, int, str]:
         kind, group, seeds = key

@@ -17,6 +17,11 @@ class Spread:
     sd: float | None
     n: int
 
+    def __str__(self) -> str:
+        """Of fractions, as per cent."""
+        mean = f"{100 * self.mean:.2f}"
+        return f"{mean} %" if self.sd is None else f"{mean} ± {100 * self.sd:.2f} %"
+
 
 def spread_of(values: Iterable[object]) -> Spread | None:
     """The spread of those values that are finite numbers; None if none is."""
