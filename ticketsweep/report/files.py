@@ -36,6 +36,14 @@ _DOTS = 300  # an inch, of a PNG
 _TEXT, _SMALL = 12, 11.3  # 9 and 8.5 points
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 
+_FAULTS = (
+    BrowserClosedError,
+    BrowserFailedError,
+    ChromeNotFoundError,
+    JavascriptError,
+    KaleidoError,
+    TimeoutError,
+)
 _PAPER = go.layout.Template(TEMPLATE)
 _PAPER.layout.update(
     font={"family": _FONT, "size": _SMALL},
@@ -158,26 +166,24 @@ async def _images(
 ) -> dict[str, bytes]:
     """File name -> content."""
     files: dict[str, bytes] = {}
+    drawing = kaleido.Kaleido(path=browser, mathjax=False)  # MathJax would come from a network
     try:
-        # MathJax would come from a network.
-        async with kaleido.Kaleido(path=browser, mathjax=False) as drawing:
-            for each in figures:
-                for suffix in formats:
-                    name = f"{each.name}.{suffix}"
-                    scale = _DOTS / 96 if suffix == "png" else 1
-                    options = {"format": suffix, "scale": scale}
-                    files[name] = await drawing.calc_fig(on_paper(each.figure), opts=options)
-                    drawn()
-    except (
-        BrowserClosedError,
-        BrowserFailedError,
-        ChromeNotFoundError,
-        JavascriptError,
-        KaleidoError,
-        TimeoutError,
-    ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        await drawing.open()
+        for each in figures:
+            for suffix in formats:
+                scale = _DOTS / 96 if suffix == "png" else 1
+                options = {"format": suffix, "scale": scale}
+                content = await drawing.calc_fig(on_paper(each.figure), opts=options)
+                files[f"{each.name}.{suffix}"] = content
+                drawn()
+    except _FAULTS as error:
+        if isinstance(error.__cause__, asyncio.CancelledError):  # Ctrl-C while it was starting
+            raise error.__cause__ from None
+        reason = " ".join(map(str, error.args)) or type(error).__name__
+        reason = " ".join(reason.split())
         raise TicketsweepError(f"{browser} does not draw the figures: {reason[:200]}") from error
+    finally:
+        await drawing.close()
     return files
 
 
