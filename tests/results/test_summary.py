@@ -95,6 +95,16 @@ def test_trials_without_a_sweep_of_their_own_are_a_sweep_too():
     )
 
 
+def test_what_trials_without_a_sweep_differ_in_was_searched():
+    def trial(**settings: object) -> dict[str, object]:
+        config = {"model": "fc-8", "gate": {"family": "gaussian"}, "device": "cpu", **settings}
+        return {"sweep": "single", "status": "complete", "config": json.dumps(config)}
+
+    rows = [trial(rewind_step=0), trial(rewind_step=9, device="cuda", gate={"family": "random"})]
+    (view,) = sweep_views([], rows)
+    assert view.searched == ["gate.family", "rewind_step"]
+
+
 def test_an_unknown_sweep_is_refused_with_those_there_are():
     views = sweep_views([{"sweep": "quickstart"}], [])
     assert sweep_named(views, "quickstart", storage="here").name == "quickstart"

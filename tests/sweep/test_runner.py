@@ -199,7 +199,11 @@ def test_each_trial_has_an_offline_run(swept: Swept) -> None:
 
 
 def test_with_nothing_to_do_no_ray_is_started(swept: Swept, recorder: Recorder) -> None:
+    """And the sweep gets its own row, where it has none since its trials were run one by one."""
+    (of_sweep,) = Path(str(swept.storage.local)).glob("sweeps/**/*.parquet")
+    of_sweep.unlink()
     outcome = run(swept.spec, swept.storage, recorder)
+    assert Database(swept.storage).sweeps()["samples"].to_pylist() == [8]
     assert by_id(swept.storage) == swept.rows[1]
     assert len(outcome.rows) == 8
     assert recorder.events == []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ticketsweep.config import EXECUTION_FIELDS
 from ticketsweep.distributions import parse_tree, walk
 from ticketsweep.errors import SweepError, did_you_mean
 from ticketsweep.results.ranking import USUAL_OBJECTIVES, Objectives
-from ticketsweep.results.rows import Row, finite_number
+from ticketsweep.results.rows import Row, config_of, dotted_keys, finite_number, setting_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,15 @@ class SweepView:
 
     @property
     def searched(self) -> list[str]:
-        """Dotted keys of the settings that the sweep searches over."""
-        space = json.loads(str(self.row["space"])) if self.row and self.row.get("space") else {}
-        return list(dict(walk(parse_tree(space, "", []), "")))
+        """Dotted keys of the settings that the sweep searches over.
+
+        Where no sweep was begun, those in which its complete trials differ.
+        """
+        if self.row and self.row.get("space"):
+            return list(dict(walk(parse_tree(json.loads(str(self.row["space"])), "", []), "")))
+        configs = [config_of(row) for row in self.complete]
+        keys = dict.fromkeys(key for config in configs for key in dotted_keys(config))
+        return [key for key in keys if key not in EXECUTION_FIELDS and _differs(configs, key)]
 
     @property
     def last_activity(self) -> datetime | None:
@@ -67,6 +74,11 @@ def sweep_views(sweeps: Sequence[Row], trials: Sequence[Row]) -> list[SweepView]
     for trial in trials:
         grouped.setdefault(str(trial["sweep"]), []).append(trial)
     return [SweepView(name, rows.get(name), grouped[name]) for name in sorted(grouped)]
+
+
+def _differs(configs: Sequence[Row], key: str) -> bool:
+    values = [setting_of(config, key) for config in configs]
+    return any(value != values[0] and not isinstance(value, Mapping) for value in values)
 
 
 def _ended(row: Row) -> datetime | None:

@@ -91,6 +91,7 @@ def _run_claimed(
     settings = spec.settings
     stored = _stored_rows(spec, storage, observer)
     if is_done(stored, settings):
+        _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
         _check_resources(spec)
