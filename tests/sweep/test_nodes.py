@@ -100,7 +100,7 @@ class Machines:
         self.stack.callback(end, process)
         return process
 
-    def machine(self, name: str, number: int, mounts: str) -> subprocess.Popen[bytes]:
+    def machine(self, name: str, number: int, mounts: str) -> None:
         """Another machine: `mounts` is done to its view of the disk before Ray starts there."""
         namespace = f"ts{os.getpid()}-{number}"
         outer, inner = f"ts{os.getpid() % 10**6}o{number}", f"ts{os.getpid() % 10**6}i{number}"
@@ -116,7 +116,7 @@ class Machines:
             if "netns add" in step:
                 self.stack.callback(subprocess.run, ["ip", "netns", "delete", namespace])
         setup = f"hostname {name}; {mounts}"
-        return self.start(
+        self.start(
             f"--address={self.address}", f"--node-ip-address={NETWORK}.{number}",
             inside=f"ip netns exec {namespace} unshare --mount --uts bash -c "
             + shlex.quote(f'{setup}; exec "$0" "$@"'),
@@ -213,19 +213,28 @@ def hosts(storage: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_machines_join_a_sweep_unless_they_differ_from_its_driver(machines: Machines) -> None:
+def test_machines_that_differ_from_the_driver_are_refused_by_name(machines: Machines) -> None:
     root, package = machines.root, Path(ticketsweep.__file__).parent
-
-    # A machine that joins is used: more trials run at a time than at the start.
-    running = machines.run(root / "shared")
-    wait_for(lambda: hosts(root / "shared") == {socket.gethostname()}, 200)
     machines.machine("second", 2, f"mount -t tmpfs none {root}/private")
-    wait_for(lambda: "second" in hosts(root / "shared"), 200)
 
-    # One that has another ticketsweep ends the sweep.
+    # A folder that means another one there.
+    refused = machines.run(root / "private" / "storage")
+    _, err = refused.communicate(timeout=200)
+    assert refused.returncode == 2, err
+    (said,) = [line for line in err.splitlines() if "--storage" in line]
+    assert f"node {NETWORK}.2 has another folder" in said
+    assert f"{root}/private/storage (give s3://BUCKET/PREFIX" in said
+    assert "Traceback" not in err
+    assert not list((root / "private").rglob("*.tmp"))
+
+    # A folder that all share: every machine trains.
+    running = machines.run(root / "shared")
+    wait_for(lambda: hosts(root / "shared") >= {"second", socket.gethostname()}, 200)
+
+    # A machine whose ticketsweep is another joins.
     changed = root / "seeds.py"
     changed.write_text((package / "seeds.py").read_text() + "# changed\n")
-    third = machines.machine("third", 3, f"mount --bind {changed} {package}/seeds.py")
+    machines.machine("third", 3, f"mount --bind {changed} {package}/seeds.py")
     _, err = running.communicate(timeout=200)
     assert running.returncode == 2, err
     version = ticketsweep.__version__
@@ -235,15 +244,3 @@ def test_machines_join_a_sweep_unless_they_differ_from_its_driver(machines: Mach
     rows = Database(Storage.open(str(root / "shared"), create=False)).trials("s").to_pylist()
     assert {row["status"] for row in rows} == {"complete"}
     assert not list((root / "shared").rglob("*.tmp"))
-    end(third)
-
-    # A folder that is another one on some machine is no storage.
-    refused = machines.run(root / "private" / "storage")
-    _, err = refused.communicate(timeout=200)
-    assert refused.returncode == 2, err
-    (said,) = [line for line in err.splitlines() if "--storage" in line]
-    assert f"node {NETWORK}.2 has another folder" in said
-    assert f"{root}/private/storage (give s3://BUCKET/PREFIX" in said
-    assert "Traceback" not in err
-    assert hosts(root / "private" / "storage") == set()
-    assert not list((root / "private").rglob("*.tmp"))
