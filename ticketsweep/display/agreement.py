@@ -103,9 +103,12 @@ def stability_answer(
         replicates = ", but no two replicates with other seeds" if trials else ""
         return f"nothing to compare: {plural(len(trials), 'complete trial')}{replicates}"
 
+    gathered = (SAME_INIT, OTHER_INIT) if len(groups) > 1 else ()  # else hundreds of rows
     parts: list[RenderableType] = [
-        stability_table(console, groups, keys=keys, gates=gates_of(trials))
+        stability_table(console, groups, keys=keys, gates=gates_of(trials), only=gathered)
     ]
+    if gathered:
+        parts.append(paragraph("Each kind of pair by itself: one group, or --format json or csv."))
     for table in (seeds_table, layers_table):
         drawn = table(console, groups, key_columns=partial(key_columns, keys))
         parts += [] if drawn is None else ["", drawn]
