@@ -281,7 +281,8 @@ def _wake_autograd(device: torch.device) -> None:
     It warns of a missing context where cuBLAS is the first that it calls there, as it is where the
     gradient of the loss is not left to autograd.
     """
-    torch.ones((), device=device, requires_grad=True).exp().backward()
+    one = torch.ones((), device=device, requires_grad=True)
+    torch.autograd.grad(one.exp(), one)
 
 
 def set_precision(precision: str) -> None:
