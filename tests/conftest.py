@@ -21,6 +21,7 @@ settings.load_profile("suite")
 # Two Rays at once would wait for each other's processors, and past the limits that tests set.
 STARTING_RAY = (
     "tests/sweep/test_kills.py",
+    "tests/sweep/test_faults.py",
     "tests/sweep/test_runner.py",
     "tests/sweep/test_comparing.py",
     "tests/sweep/test_nodes.py",
@@ -29,6 +30,17 @@ STARTING_RAY = (
     "tests/cli/test_process.py",
 )
 BROWSING = "tests/report/test_browser.py"  # one browser and one sweep for all of it
+
+
+EVERYTHING = "TICKETSWEEP_TEST_EVERYTHING"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The suite stays under ten minutes without the tests that take minutes by themselves."""
+    if not os.environ.get(EVERYTHING):
+        for item in items:
+            if "exhaustive" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes (set {EVERYTHING}=1)"))
 
 
 @pytest.hookimpl

@@ -223,6 +223,7 @@ def files_with(secrets: dict[str, bytes], folder: Path, but: set[Path]) -> list[
     return found
 
 
+@pytest.mark.exhaustive
 def test_a_cluster_is_started_used_in_both_ways_and_ended_and_tells_no_secret(
     laptop: Laptop,
 ) -> None:

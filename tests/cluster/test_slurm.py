@@ -54,6 +54,7 @@ def test_the_script_says_how_it_is_used(root: Path) -> None:
     assert "usage: sbatch cluster/slurm.sh" in ended.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_whose_time_is_up_stops_its_sweep_queues_itself_again_and_leaves_nothing(

@@ -81,6 +81,7 @@ def test_an_interrupt_keeps_what_is_stored_and_the_next_run_goes_on(filled) -> N
         compared(filled, work[:1], Heard(), "seed=9")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_many_trials_are_compared_by_ray_as_in_one_process(filled) -> None:
     first, *others = jobs(filled)

@@ -58,6 +58,7 @@ def test_only_time_spent_listening_counts_as_silence(monkeypatch: pytest.MonkeyP
     assert silence.broken_by({"a", "b"}) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_workers_that_hang_or_have_lost_their_device_are_replaced(
     storage: Storage,
@@ -93,6 +94,7 @@ def test_workers_that_hang_or_have_lost_their_device_are_replaced(
     assert began == {"loses_the_device": 2, "stops": 2, "sound": 1}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_grows_and_stops_trials_early_while_its_storage_goes_and_comes_back(
     storage: Storage, make_recorder: type[Any], make_spec: MakeSpec

@@ -211,6 +211,7 @@ def hosts(storage: Path) -> set[str]:
     return {str(row["host"]) for row in rows}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_machines_that_differ_from_the_driver_are_refused_by_name(machines: Machines) -> None:
