@@ -54,6 +54,16 @@ def test_the_first_digits_of_an_id_will_do(storage: Storage, store: Store) -> No
             exchange.choose(database, unknown)
 
 
+def test_it_is_the_trial_that_came_furthest_whichever_sweep_stopped_it_early(
+    storage: Storage, store: Store
+) -> None:
+    for sweep, status, steps in [("a", "stopped", 5), ("b", "stopped", 9), ("c", "failed", 0)]:
+        store("t", [0.5], sweep=sweep, status=status, steps_done=steps)
+    assert exchange.choose(Database(storage), "t").sweep == "b"
+    store("t", [0.5], sweep="d", steps_done=20)
+    assert exchange.choose(Database(storage), "t").sweep == "d"
+
+
 def test_without_a_number_it_is_the_replicate_that_is_best_on_validation(storage, store) -> None:
     store("a", [0.5, None, 0.9, 0.9, 0.0])
     database = Database(storage)

@@ -243,7 +243,7 @@ def test_a_ticket_of_an_earlier_version_of_its_familys_fingerprints_is_exported(
 
 def test_masks_of_other_layers_than_the_models_are_refused(trials, monkeypatch) -> None:
     database, ids = trials
-    monkeypatch.setattr(database, "ticket", lambda *_: {"fc9.weight": np.ones((2, 2), bool)})
+    monkeypatch.setattr(database, "ticket", lambda *_, **__: {"fc9.weight": np.ones((2, 2), bool)})
     with pytest.raises(ExchangeError, match=r"do not fit model fc-16: they differ in fc1"):
         exchange.ticket(database, ids["frozen"])
 

@@ -93,6 +93,33 @@ def test_a_ticket_is_the_last_step_s(storage, database, make_trial):
     assert sum(mask.sum() for mask in database.ticket("t0").values()) > 0
 
 
+def test_a_ticket_is_of_the_sweep_that_is_meant_or_else_of_the_one_that_came_furthest(
+    storage, database, make_trial
+):
+    rows = make_trial(replicates=1)
+    early = [
+        MaskRow.from_array(
+            np.zeros(mask.shape, np.bool_),
+            replicate=0,
+            step=5,
+            layer=mask.layer,
+            layer_index=mask.layer_index,
+        )
+        for mask in rows.masks
+    ]
+    stopped = dataclasses.replace(make_trial(replicates=1, status="stopped"), masks=early)
+    write_trial(storage, "a", stopped)
+    write_trial(storage, "b", rows)
+
+    def kept(sweep: str | None) -> int:
+        return int(sum(mask.sum() for mask in database.ticket("t0", sweep=sweep).values()))
+
+    assert kept("a") == 0
+    assert kept(None) == kept("b") > 0
+    with pytest.raises(StorageError, match=r"t0 \(sweep c has none of it\)"):
+        database.ticket("t0", sweep="c")
+
+
 def test_a_ticket_that_is_not_there_is_named_with_those_that_are(storage, database, make_trial):
     write_trial(storage, "a", make_trial())
     with pytest.raises(StorageError, match=r"replicate 7 of trial t0 .*replicates \[0, 1\]"):

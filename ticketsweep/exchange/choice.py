@@ -28,13 +28,18 @@ class Choice:
         return str(self.trial["trial_id"])
 
     @property
+    def sweep(self) -> str:
+        """The name of the sweep whose trial it is; another may have stopped the same one early."""
+        return str(self.trial["sweep"])
+
+    @property
     def index(self) -> int:
         """The replicate's number within the trial."""
         return int(self.replicate["replicate"])
 
 
 def choose(database: Database, trial: str, *, replicate: int | None = None) -> Choice:
-    """The ticket of a trial, whichever sweep has it.
+    """The ticket of a trial, of the sweep in which it has come furthest.
 
     Parameters
     ----------
@@ -49,7 +54,7 @@ def choose(database: Database, trial: str, *, replicate: int | None = None) -> C
     found: dict[str, Row] = {}
     for row in rows:
         identity = str(row["trial_id"])
-        is_better = identity not in found or found[identity]["status"] == "failed"
+        is_better = identity not in found or _come(row) > _come(found[identity])
         if trial and identity.startswith(trial) and is_better:
             found[identity] = row
     if len(found) > 1:
@@ -99,6 +104,11 @@ def choose_best(
             f"(name one by its id: `ticketsweep status {sweep}` shows them)"
         )
     return _with_replicate(database, best, replicate, objective, direction)
+
+
+def _come(row: Row) -> tuple[bool, bool, int]:
+    """How far a trial has come in one sweep: a scheduler may have stopped it early in another."""
+    return row["status"] != "failed", row["status"] == "complete", row["steps_done"] or 0
 
 
 def _with_replicate(

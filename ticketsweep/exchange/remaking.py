@@ -80,7 +80,7 @@ def stored_masks(database: Database, choice: Choice, *, settings: Sequence[str] 
     ------
     ExchangeError: as `remade`, where units are gated.
     """
-    gates = database.ticket(choice.trial_id, choice.index)
+    gates = database.ticket(choice.trial_id, choice.index, sweep=choice.sweep)
     about = _origin(choice)
     if choice.trial["granularity"] != "neuron":
         return Masks(gates, tuple(gates), about)
@@ -110,7 +110,7 @@ def remade(
     plan = plan_now(config, dataset, choice.trial)
     device = device_now(config, choice.trial)
     bench = Bench.of(plan, dataset, device)
-    gates = database.ticket(choice.trial_id, choice.index)
+    gates = database.ticket(choice.trial_id, choice.index, sweep=choice.sweep)
     kept = _kept(bench.network, gates, choice)
     counts = config.replicates
     replicates = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)

@@ -93,7 +93,8 @@ def remade_tickets(
     inits = list(dict.fromkeys(each.init_seed for each in planned))
     with threads_of(row):
         every = yield from bench.rewound(database.storage, trial_id, seeds=inits)
-    stored = (database.ticket(trial_id, each.index) for each in replicates)
+    sweep = str(row["sweep"])
+    stored = (database.ticket(trial_id, each.index, sweep=sweep) for each in replicates)
     gates = torch.cat([flat_gates(bench.network, each, row) for each in stored]).to(device)
     weights = every.rows([inits.index(each.init_seed) for each in replicates])
     kept = kept_by(bench.network, gates)

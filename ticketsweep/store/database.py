@@ -143,28 +143,41 @@ class Database:
                 continue
             done |= trials
 
-    def ticket(self, trial_id: str, replicate: int = 0) -> dict[str, NDArray[np.bool_]]:
+    def ticket(
+        self, trial_id: str, replicate: int = 0, *, sweep: str | None = None
+    ) -> dict[str, NDArray[np.bool_]]:
         """The masks of one replicate of a trial: layer name -> bool array in the layer's shape.
 
-        The layers come in the model's order, hardened at the last step stored, from the first sweep
-        (by name) that has the trial.
+        The layers come in the model's order, hardened at the last step stored.
+
+        Parameters
+        ----------
+        sweep: whose trial is meant; None: of all that have it the one that has come furthest, since
+            a scheduler may have stopped it early in some, and of equals the first by name.
 
         Raises StorageError if there are no such masks, UnreadableFile if a digest is wrong.
         """
+        furthest: tuple[int, str] | None = None
         others: set[int] = set()
-        for sweep in self.storage.sweeps_with_trials():
-            stored = self.masks(sweep, trial_id, columns=["replicate", "step"]).to_pylist()
+        for name in self.storage.sweeps_with_trials() if sweep is None else [sweep]:
+            stored = self.masks(name, trial_id, columns=["replicate", "step"]).to_pylist()
             others |= {row["replicate"] for row in stored}
             steps = [row["step"] for row in stored if row["replicate"] == replicate]
-            if steps:
-                chosen = (ds.field("replicate") == replicate) & (ds.field("step") == max(steps))
-                rows = self.masks(sweep, trial_id, where=chosen).to_pylist()
-                rows.sort(key=lambda row: int(row["layer_index"]))
-                return {row["layer"]: _mask_of(row) for row in rows}
-        known = f"it has masks of replicates {sorted(others)}" if others else "no sweep has masks"
+            if steps and (furthest is None or max(steps) > furthest[0]):
+                furthest = max(steps), name
+        if furthest is not None:
+            step, name = furthest
+            chosen = (ds.field("replicate") == replicate) & (ds.field("step") == step)
+            rows = self.masks(name, trial_id, where=chosen).to_pylist()
+            rows.sort(key=lambda row: int(row["layer_index"]))
+            return {row["layer"]: _mask_of(row) for row in rows}
+        if others:
+            known = f"it has masks of replicates {sorted(others)}"
+        else:
+            known = "no sweep has masks of it" if sweep is None else f"sweep {sweep} has none of it"
         raise StorageError(
             f"storage {self.storage.uri} has no ticket of replicate {replicate} of trial {trial_id}"
-            f" ({known}{' of it' if not others else ''})"
+            f" ({known})"
         )
 
     def curves(self, sweep: str | None = None, trial: str | None = None) -> pa.Table:
