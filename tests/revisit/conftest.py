@@ -12,8 +12,7 @@ import torch
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.results.rows import Row
-from ticketsweep.revisit.bench import config_now
-from ticketsweep.revisit.jobs import Asked, Job, jobs_of
+from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of
 from ticketsweep.revisit.pairs import replicates_of
 from ticketsweep.revisit.tickets import TicketPack, remade_tickets
 from ticketsweep.store.database import Database

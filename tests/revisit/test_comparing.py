@@ -12,8 +12,8 @@ from torch import nn
 
 from ticketsweep.analysis.matching import permuted
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
-from ticketsweep.revisit.bench import config_now
 from ticketsweep.revisit.comparing import compare_trial
+from ticketsweep.revisit.jobs import config_now
 from ticketsweep.revisit.matching import aligned, symmetry_of, transferred
 from ticketsweep.revisit.pairs import Work, work_of
 from ticketsweep.revisit.tickets import TicketPack

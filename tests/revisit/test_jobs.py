@@ -8,9 +8,8 @@ import pytest
 
 from ticketsweep.errors import ExchangeError, UserError
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
-from ticketsweep.revisit.bench import config_now
 from ticketsweep.revisit.comparing import compare_trial
-from ticketsweep.revisit.jobs import Asked, jobs_of
+from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of
 from ticketsweep.store.database import Database
 from ticketsweep.trial import load_data
 
@@ -37,12 +36,35 @@ def test_what_has_nothing_to_compare_says_why(stored) -> None:
     (row,) = Database(stored).trials("s").to_pylist()
     imported = {**row, "config": json.dumps({"imported": {"files": ["a"]}})}
     (line,) = asked_of(stored, [imported], *KINDS)
-    assert "was imported, and its weights are not in the database" in line
+    assert "left out, since imported: the weights are not in the database" in line
     (line,) = asked_of(stored, [{**row, "granularity": "neuron"}], ALIGN)
-    assert "its gates are those of whole units" in line
+    assert "gates are those of whole units" in line
     (line,) = asked_of(stored, [{**row, "trial_id": "lost"}], PREDICTIONS)
     assert "no replicate with masks" in line
     assert asked_of(stored, [], *KINDS) == asked_of(stored, [row]) == []
+
+
+def test_a_reason_is_told_once_however_many_trials_it_has(stored) -> None:
+    (row,) = Database(stored).trials("s").to_pylist()
+    lost = [{**row, "trial_id": f"t{at}"} for at in range(50)]
+    (line,) = asked_of(stored, lost, PREDICTIONS)
+    assert line.startswith("50 trials (t0, t1, t2, …): nothing for --predictions: it has no")
+
+
+def test_other_retraining_makes_other_barriers(storage, run_fast, job_of, ended) -> None:
+    run_fast(storage, retrain={"steps": 0}, replicates={"init": 1, "data": 1, "gate": 1})
+    rows = Database(storage).trials("s").to_pylist()
+
+    def asked(*settings: str) -> list[Job]:
+        asks = Asked((CONNECTIVITY,), 2, settings)
+        return jobs_of(Database(storage), rows, asks, warn=pytest.fail)
+
+    (job,) = asked("retrain.lr=0.01")
+    config = config_now(job.row, ["retrain.lr=0.01"])
+    ended(compare_trial(storage, job, config=config, dataset=load_data(config)))
+    assert asked("retrain.lr=0.01", "device=cpu") == []
+    (other,) = asked()
+    assert other.works[0].settings["lr"] != 0.01
 
 
 def test_steps_of_retraining_must_be_known(stored) -> None:

@@ -107,15 +107,16 @@ def stability(
     from ticketsweep.store.paths import default_storage
 
     flags = (predictions, transfer, connectivity, align)  # in the order of KINDS
-    asked = Asked(tuple(itertools.compress(KINDS, flags)), retrain_steps)
-    _check_options(asked, address, settings)
+    kinds = tuple(itertools.compress(KINDS, flags))
+    asked = Asked(kinds, retrain_steps, tuple(settings or ()))
+    _check_options(asked, address)
     keys = by or []
     database = open_database(storage or default_storage())
     views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
     view = sweep_named(views, name, storage=database.storage.uri)
     rows = view.complete if trial is None else [trial_named(view.complete, trial)]
     found = compare_by(database, rows, keys=keys, layer=layer, warn=note)
-    lost = _compare(database, rows, asked, address=address, settings=settings or [])
+    lost = _compare(database, rows, asked, address=address)
     compared = stored_function(database, rows, keys=keys)
     notes(database.warnings)
     if output is TableFormat.TABLE:
@@ -132,11 +133,11 @@ def stability(
         raise TrialFailure(f"the tickets of {lost} of {len(rows)} trials could not be compared")
 
 
-def _check_options(asked: Asked, address: str | None, settings: Sequence[str] | None) -> None:
+def _check_options(asked: Asked, address: str | None) -> None:
     """Refuse what is of no effect without a comparison."""
     if asked.retrain_steps is not None and "connectivity" not in asked.kinds:
         raise UserError("--retrain-steps goes with --connectivity, which retrains tickets")
-    for option, value in (("--address", address), ("--set", settings)):
+    for option, value in (("--address", address), ("--set", asked.settings)):
         if value and not asked.kinds:
             raise UserError(
                 f"{option} goes with a comparison that is to be computed: --predictions, "
@@ -150,7 +151,6 @@ def _compare(
     asked: Asked,
     *,
     address: str | None,
-    settings: Sequence[str],
 ) -> int:
     """Compute and store what is lacking; returns how many trials could not be compared."""
     from ticketsweep.revisit.jobs import jobs_of
@@ -171,7 +171,7 @@ def _compare(
             ended = compare_trials(
                 jobs,
                 storage=database.storage,
-                settings=settings,
+                settings=asked.settings,
                 address=address,
                 observer=display,
             )

@@ -23,13 +23,13 @@ from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.revisit.bench import (
     Bench,
     Gates,
-    config_now,
     device_now,
     flat_gates,
     kept_by,
     plan_now,
     threads_of,
 )
+from ticketsweep.revisit.jobs import config_now
 from ticketsweep.seeds import replicate_plan
 from ticketsweep.store.database import Database
 from ticketsweep.train.data import Dataset

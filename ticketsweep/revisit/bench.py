@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep import __version__
-from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig, parse_config
+from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig
 from ticketsweep.errors import ExchangeError
 from ticketsweep.progress import StageProgress
-from ticketsweep.results.rows import Row, config_of, figure_of
-from ticketsweep.settings import apply_settings
+from ticketsweep.results.rows import Row, figure_of
+from ticketsweep.revisit.jobs import wants_gpu
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.checkpoint import Checkpoints
@@ -36,18 +36,6 @@ from ticketsweep.trial import identify, plan_of
 _REPORTS = 12  # of pre-training
 
 Gates = Mapping[str, NDArray[np.bool_]]
-
-
-def config_now(row: Row, settings: Sequence[str]) -> TrialConfig:
-    """A trial's configuration, told where things are now.
-
-    Parameters
-    ----------
-    row: of `trials`, of one that was not imported.
-    settings: `KEY=VALUE` strings that say where things are: `data_root=DIR`, `device=cpu`.
-    """
-    raw = config_of(row)
-    return parse_config(apply_settings(raw, settings), source=f"trial {row['trial_id']}")
 
 
 def plan_now(config: TrialConfig, dataset: Dataset, row: Row) -> Plan:
@@ -70,8 +58,7 @@ def plan_now(config: TrialConfig, dataset: Dataset, row: Row) -> Plan:
 
 def device_now(config: TrialConfig, row: Row) -> torch.device:
     """The kind of device that the trial ran on, if it is there and nothing else is asked for."""
-    wants_cuda = config.device == "cuda" or (config.device == "auto" and row["device"] != "cpu")
-    return torch.device("cuda" if wants_cuda and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if wants_gpu(config, row) and torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def compare_trials(
     KeyboardInterrupt: after Ctrl-C or SIGTERM; what has been compared until then is stored.
     UserError: there is no cluster at the address, or no data; or what is wrong with the only trial.
     """
-    from ticketsweep.revisit.bench import config_now
+    from ticketsweep.revisit.jobs import config_now
     from ticketsweep.trial import data_key, load_data
 
     configs = [config_now(job.row, settings) for job in jobs]
