@@ -29,6 +29,8 @@ def test_masks_in_arrays_are_compared_as_packed_ones():
     ("mask", "init", "message"),
     [
         (np.ones((2, 3)), [0, 1], "masks of layer 'a' must be bool"),
+        ([[1, 0], [0, 1]], [0, 1], r"must be bool .*int64 \(2, 2\)"),
+        (np.ones((3, 3), dtype=bool), [0.2, 0.7, 0.9], "init must be whole numbers.* got float64"),
         (np.ones((2, 3), dtype=bool), [0, 1, 2], r"init must have a seed for each of 2 repl.*\(3,"),
     ],
 )

@@ -186,7 +186,7 @@ def trial_stability(layers: Sequence[LayerBits], seeds: Seeds) -> Stability:
 
 
 def compare_masks(
-    masks: Mapping[str, NDArray[np.bool_]],
+    masks: Mapping[str, ArrayLike],
     *,
     init: ArrayLike,
     data: ArrayLike | None = None,
@@ -202,7 +202,8 @@ def compare_masks(
 
     Raises
     ------
-    ValueError: a mask is not bool, or numbers of replicates and seeds differ.
+    ValueError: a mask is not bool, a seed is no whole number, or numbers of replicates and seeds
+        differ.
 
     Examples
     --------
@@ -213,24 +214,28 @@ def compare_masks(
     >>> print(compare_masks({"fc1": masks}, init=[0, 0, 0, 0], data=[0, 1, 2, 3]).rows[-1])
     all layers, same init: 0.76 [0.71, 0.82], 4 data seeds, 6 pairs, Jaccard 0.69 (chance 0.17), ...
     """
-    replicates = len(next(iter(masks.values()), ()))
-    seeds = {
-        name: np.asarray(np.zeros(replicates) if of is None else of, dtype=np.int64)
-        for name, of in (("init", init), ("data", data), ("gate", gate))
-    }
-    for name, mask in masks.items():
+    arrays = {name: np.asarray(mask) for name, mask in masks.items()}
+    for name, mask in arrays.items():
         if mask.dtype != np.bool_ or mask.ndim < 2:
             raise ValueError(
                 f"the masks of layer {name!r} must be bool (replicates, *shape), got {mask.dtype} "
                 f"{mask.shape}"
             )
-    layers = [LayerBits(name, mask.shape[1:], pack(mask)) for name, mask in masks.items()]
+    replicates = len(next(iter(arrays.values()), ()))
+    layers = [LayerBits(name, mask.shape[1:], pack(mask)) for name, mask in arrays.items()]
+    seeds = {
+        name: np.asarray(np.zeros(replicates, dtype=np.int64) if of is None else of)
+        for name, of in (("init", init), ("data", data), ("gate", gate))
+    }
     for name, of in seeds.items():
+        if not np.issubdtype(of.dtype, np.integer):
+            raise ValueError(f"{name} must be whole numbers, a seed a replicate, got {of.dtype}")
         if of.shape != (replicates,):
             raise ValueError(
                 f"{name} must have a seed for each of {replicates} replicates, got {of.shape}"
             )
-    return trial_stability(layers, Seeds(**seeds))
+    of_each = {name: of.astype(np.int64) for name, of in seeds.items()}
+    return trial_stability(layers, Seeds(**of_each))
 
 
 def sweep_stability(
