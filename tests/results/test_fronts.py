@@ -53,6 +53,14 @@ def test_a_trial_that_several_sweeps_have_is_on_the_front_once():
     assert front_text(found) is None  # a front of one trial says nothing
 
 
+def test_a_sweep_without_stability_is_told_why_it_has_no_front():
+    text = front_text(fronts(rows([(0.9, 0.1, None, "complete")] * 2)))
+    assert text.startswith(
+        "No Pareto front of validation accuracy, sparsity and stability: 2 complete trials are "
+        "without stability (stability needs replicates of the same initial weights"
+    )
+
+
 def test_the_sentence_names_the_front_and_how_many_it_cannot_judge():
     trials = [(0.9, 0.1, 0.2, "complete"), (0.1, 0.9, 0.2, "complete"), (0.1, 0.1, 0.1, "complete"),
               (0.9, 0.9, None, "complete"), (None, None, None, "failed")]  # fmt: skip
