@@ -204,8 +204,11 @@ def shown(found, database, width=100):
     return text
 
 
-def store(storage, trial_id, masks, *, seeds, steps=(3, 6), sparsity=0.5, **columns):
-    """A trial whose masks are given: (step, replicate, gates) of a layer of its own shape."""
+def store(storage, trial_id, masks, *, seeds, steps=(3, 6), sparsity=0.5, moved=(), **columns):
+    """A trial whose masks are given: (step, replicate, gates) of a layer of its own shape.
+
+    `moved` is the change that the curves of the first replicates tell of the last step.
+    """
     row = {
         "trial_id": trial_id,
         "status": "complete",
@@ -225,7 +228,21 @@ def store(storage, trial_id, masks, *, seeds, steps=(3, 6), sparsity=0.5, **colu
         for step, each in zip(steps, masks, strict=True)
         for r, mask in enumerate(each)
     ]
-    write_trial(storage, "s", TrialRows(row, replicates, rows))
+    curves = [
+        {"replicate": r, "step": steps[-1], "metrics": {"mask_change": change}}
+        for r, change in enumerate(moved)
+    ]
+    write_trial(storage, "s", TrialRows(row, replicates, rows, curves))
+
+
+def test_a_replicate_that_diverged_moves_nothing(storage, database):
+    masks = np.random.default_rng(0).random((2, 3, 4, 8)) < 0.5
+    store(
+        storage, "a0", masks[:, :2], seeds=[(1, 2, 3), (1, 4, 3), (1, 5, 3)], moved=[0.25, 0.75, 9]
+    )
+    found, _ = compare(database)
+    change = found.settling.groups[0].points[-1].change
+    assert (change.mean, change.n) == (0.5, 2)
 
 
 def test_groups_have_the_spread_of_all_their_replicates_and_masks_without_figures_no_nan(

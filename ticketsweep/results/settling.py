@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,10 +130,12 @@ def settling_by(
         except ValueError:
             warn(f"trial {trial_id} is left out: its snapshots do not have the layers of its masks")
             continue
-        changes = _changes(database, sweep, trial_id, logged) if layer is None else None
-        unknown = np.full((len(logged), 1), np.nan)
-        followed = _Followed(figures, unknown if changes is None else changes)
-        found.setdefault((group, logged), []).append(followed)
+        replicates = sorted(set(masks["replicate"].to_pylist()))
+        if layer is None:
+            changes = _changes(database, sweep, trial_id, logged, replicates)
+        else:
+            changes = np.full((len(logged), len(replicates)), np.nan)
+        found.setdefault((group, logged), []).append(_Followed(figures, changes))
     return SweepSettling(
         tuple(_settling(group, of) for (group, _), of in sorted(found.items(), key=_place)), without
     )
@@ -175,15 +177,20 @@ def _spread(values: Sequence[NDArray[np.float64]]) -> Spread | None:
 
 
 def _changes(
-    database: Database, sweep: str, trial_id: str, steps: Sequence[int]
-) -> NDArray[np.float64] | None:
-    """`mask_change` of the curves at these steps, (S, R); None of a trial without curves."""
+    database: Database,
+    sweep: str,
+    trial_id: str,
+    steps: Sequence[int],
+    replicates: Sequence[int],
+) -> NDArray[np.float64]:
+    """`mask_change` of the curves at these steps, (S, R); NaN where there is none.
+
+    A replicate that diverged has curves too, but no masks: `replicates` are those that have.
+    """
     found: dict[int, dict[int, float]] = {}
     for row in database.curves(sweep=sweep, trial=trial_id).to_pylist():
         change = figure_of(row, "mask_change")
         if change is not None:
             found.setdefault(row["replicate"], {})[row["step"]] = change
-    if not found:
-        return None
-    each: list[Mapping[int, float]] = [found[replicate] for replicate in sorted(found)]
+    each = [found.get(replicate, {}) for replicate in replicates]
     return np.array([[own.get(step, np.nan) for own in each] for step in steps])
