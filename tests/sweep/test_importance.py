@@ -44,6 +44,15 @@ def test_the_setting_that_decides_comes_first_and_a_constant_objective_is_left_o
     assert optuna.logging.get_verbosity() == before
 
 
+def test_an_objective_without_variance_to_explain_is_left_out() -> None:
+    by_rounding = [{**row, "sparsity": 0.5 + i % 2 * 2**-52} for i, row in enumerate(rows(20))]
+    one = rows(1)[0]["search"]
+    equal_settings = [{**row, "search": one} for row in rows(20)]
+    for each in (by_rounding, equal_settings):
+        assert len({row["sparsity"] for row in each}) > 1
+        assert importances(each, OBJECTIVES) == []
+
+
 def test_few_trials_are_not_estimated_from() -> None:
     few = rows(MIN_TRIALS - 1)
     failed = [{**row, "status": "failed"} for row in rows(20)]

@@ -38,7 +38,8 @@ def importances(rows: Sequence[Row], objectives: Objectives) -> list[Importance]
 
     Returns
     -------
-    Nothing from fewer than ten trials, or for an objective that is the same in all of them.
+    Nothing from fewer than ten trials, or for an objective that no setting can explain: it is the
+    same in all of them, but for rounding, or every setting is.
     """
     trials = [frozen for row in rows if (frozen := thaw(row, objectives)) is not None]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
@@ -69,13 +70,22 @@ def _importances(complete: Sequence[FrozenTrial], objectives: Objectives) -> lis
                 for trial, value in zip(complete, values, strict=True)
             ]
         )
-        for name, evaluator in _evaluators():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an experiment to Optuna, and of few trials
-                shares = get_param_importances(study, evaluator=evaluator)
-            if shares:
-                own = {key: float(share) for key, share in shares.items()}
-                found.append(Importance(objective, name, own, len(complete)))
+        try:
+            found += [each for each in _of_study(study, objective) if each.shares]
+        except RuntimeError:
+            # fANOVA: zero variance in every tree. PED-ANOVA would give shares of the rounding.
+            continue
+    return found
+
+
+def _of_study(study: optuna.Study, objective: str) -> list[Importance]:
+    found = []
+    for name, evaluator in _evaluators():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an experiment to Optuna, and of few trials
+            shares = get_param_importances(study, evaluator=evaluator)
+        own = {key: float(share) for key, share in shares.items()}
+        found.append(Importance(objective, name, own, len(study.trials)))
     return found
 
 
