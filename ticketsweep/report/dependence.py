@@ -64,10 +64,12 @@ def _figure(data: ReportData, setting: Setting) -> Drawn | None:
         return None
     place = _Axis(setting)
     figure = panels(len(metrics), 120 + 190 * len(metrics), showlegend=False)
+    is_averaged = False
     for at, metric in enumerate(metrics, start=1):
         figure.add_trace(_points(data, rows, setting, place, metric), row=at, col=1)
         means = _means(rows, setting, place, metric)
         if means is not None:
+            is_averaged = True
             figure.add_trace(means, row=at, col=1)
         text = "stability" if metric == "stability" else axis_label(metric)
         figure.update_yaxes(title={"text": text}, row=at, col=1)
@@ -77,7 +79,7 @@ def _figure(data: ReportData, setting: Setting) -> Drawn | None:
     return Drawn(
         name=file_name("setting", setting.key),
         title=_title(setting, trends),
-        caption=_caption(setting, trends, n=len(rows)),
+        caption=_caption(setting, trends, rows, is_averaged=is_averaged),
         figure=figure,
         columns=("trial", setting.key, *metrics, "stability_low", "stability_high"),
         rows=[_record(data, row, setting, metrics) for row in rows],
@@ -89,10 +91,8 @@ class _Axis:
     """Where the values of a setting lie: on an axis of numbers, or in columns."""
 
     def __init__(self, setting: Setting) -> None:
-        values = sorted(set(setting.values.values()), key=lambda v: (str(type(v)), v))
-        self.columns = list(setting.by_value) if setting.by_value else []
-        if not self.columns and not setting.is_number:
-            self.columns = values
+        values = setting.distinct
+        self.columns = values if setting.has_few_values or not setting.is_number else []
         self.is_log = False
         if not self.columns:
             numbers = [float(str(value)) for value in values]
@@ -160,7 +160,11 @@ def _means(rows: Sequence[Row], setting: Setting, place: _Axis, metric: str) -> 
     """The mean of each value's trials with a 95 % interval, where a setting has few values."""
     found = []
     for value in place.columns:
-        own = [row for row in rows if setting.values[row["trial_id"]] == value]
+        own = [
+            row
+            for row in rows
+            if setting.values[row["trial_id"]] == value and row["trial_id"] in setting.averaged
+        ]
         known = [v for row in own if (v := figure_of(row, metric)) is not None]
         if not known:
             continue
@@ -228,13 +232,20 @@ def _title(setting: Setting, trends: dict[str, Trend | None]) -> str:
     return f"What difference does {setting.key} make?"
 
 
-def _caption(setting: Setting, trends: dict[str, Trend | None], *, n: int) -> str:
+def _caption(
+    setting: Setting, trends: dict[str, Trend | None], rows: Sequence[Row], *, is_averaged: bool
+) -> str:
     ranks = "; ".join(f"{label(m)} {trend}" for m, trend in trends.items() if trend is not None)
-    shown = f"Blue points are {n} trials with their 95 % interval over seeds (stability) or the "
-    shown += "standard deviation over replicates"
-    if setting.by_value:
+    shown = f"Blue points are {len(rows)} trials with their 95 % interval over seeds (stability) "
+    shown += "or the standard deviation over replicates"
+    if is_averaged:
         shown += "; diamonds are the mean of each value's trials with a 95 % interval (stability: "
         shown += "over seeds, else over trials)"
+        averaged = [row for row in rows if row["trial_id"] in setting.averaged]
+        if len(averaged) < len(rows):
+            first = averaged[0]
+            shown += f", of the {len(averaged)} trials of {first['model']} on {first['dataset']} "
+            shown += f"with {first['granularity']} gates alone"
     return f"{shown}. Rank correlation: {ranks}." if ranks else f"{shown}."
 
 

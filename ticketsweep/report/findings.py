@@ -173,7 +173,8 @@ def _cautions(data: ReportData) -> Iterator[str]:
     if len(data.problems) > 1:
         yield (
             f"The trials solve {len(data.problems)} problems (model and data set): figures over "
-            "all trials mix them; means over masks take those of the first alone."
+            "all trials mix them; means over masks, means of a setting's values and comparisons in "
+            "function take those of the first alone."
         )
     open_ = [figure_of(each.row, "undecided") for each in data.best]
     much = [value for value in open_ if value is not None and value > MUCH_UNDECIDED]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
 from ticketsweep.analysis.stability import Stability, pooled_stability
 from ticketsweep.results.comparison import stability_by
 from ticketsweep.results.function import FunctionRow, stored_function
+from ticketsweep.results.grouping import order_of
 from ticketsweep.results.networks import NETWORKS, STRONG
 from ticketsweep.results.ranking import Ranked, chosen
 from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of
@@ -22,6 +23,7 @@ from ticketsweep.store.database import Database
 COMPARED = 200  # trials whose masks are read and compared
 _CURVE_POINTS = 60
 _MOST_VALUES = 8  # of a setting whose trials are averaged value by value
+_ALIKE = ("model", "dataset", "granularity")  # columns that trials share that are averaged
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,26 @@ class Setting:
     ----------
     key: its dotted key.
     values: trial id -> value, of the complete trials that have the setting.
-    by_value: value -> mean stability of the trials with it that were compared; empty for a setting
-        with more than a few values.
+    averaged: of these, the trials that may be averaged value by value: those of one model, data set
+        and granularity, or all where the setting is one of these.
+    by_value: value -> mean stability of the averaged trials with it that were compared; without
+        values of which there is no such trial, and empty for a setting of more than a few values.
     """
 
     key: str
     values: Mapping[str, object]
+    averaged: frozenset[str]
     by_value: Mapping[object, Stability]
+
+    @property
+    def distinct(self) -> list[object]:
+        """Its values, each once: numbers by size, then all others by their text."""
+        return sorted(set(self.values.values()), key=lambda value: order_of((value,)))
+
+    @property
+    def has_few_values(self) -> bool:
+        """Whether its trials can be averaged value by value."""
+        return len(self.distinct) <= _MOST_VALUES
 
     @property
     def is_number(self) -> bool:
@@ -87,12 +102,14 @@ class ReportData:
     view: the sweep, and all its trials.
     summary: ranks, spreads and differences; `summary.best` are the trials looked at one by one.
     stability: trial id -> stability, of the trials whose masks were compared.
-    together: mean of those of the same model and data set as the first of the best; None: no masks.
+    alike: ids of the complete trials of the same model, data set and granularity as the first of
+        the best; only these are averaged.
+    together: mean stability of those of them that were compared; None: no masks.
     replicates: trial id -> rows of its replicates.
     settings: what differs between complete trials.
     curves: trial id -> figure -> points, of the best trials.
     importance: a table for each objective and evaluator; empty where trials are too few.
-    function: what is stored of comparisons of tickets in function, over all complete trials.
+    function: what is stored of comparisons of tickets in function, over the trials alike.
     settling: where the masks of the best trials settle, of those with snapshots, by trial id.
     left_out: sentences: what could not be compared, and why.
     storage: as the user named it; None for the default.
@@ -101,6 +118,7 @@ class ReportData:
     view: SweepView
     summary: Summary
     stability: Mapping[str, Stability]
+    alike: frozenset[str]
     together: Stability | None
     replicates: Mapping[str, Sequence[Row]]
     settings: Sequence[Setting]
@@ -182,6 +200,8 @@ def report_data(
         warn=said.append,
     )
     stability = _compared(database, view, summary, warn=said.append)
+    alike = _alike(view, summary, stability)
+    compared = [each for trial_id, each in stability.items() if trial_id in alike]
     replicates: dict[str, list[Row]] = {}
     for row in database.replicates(sweep=view.name).to_pylist():
         replicates.setdefault(str(row["trial_id"]), []).append(row)
@@ -189,12 +209,15 @@ def report_data(
         view=view,
         summary=summary,
         stability=stability,
-        together=_together(summary, stability),
+        alike=alike,
+        together=pooled_stability(compared) if compared else None,
         replicates=replicates,
-        settings=_settings(view, stability),
+        settings=_settings(view, stability, alike),
         curves={str(each.row["trial_id"]): _curves(database, each.row) for each in summary.best},
         importance=importance,
-        function=stored_function(database, view.complete, keys=[]),
+        function=stored_function(
+            database, [row for row in view.complete if row["trial_id"] in alike], keys=[]
+        ),
         settling=settling_by(
             database,
             [each.row for each in summary.best],
@@ -226,23 +249,22 @@ def _compared(
     return {key: each for key, each in found.items() if each.rows}
 
 
-def _together(summary: Summary, stability: Mapping[str, Stability]) -> Stability | None:
-    """The mean of the compared trials that solve the first one's problem with its kind of gate."""
-    alike = ("model", "dataset", "granularity")
-    rows = {str(row["trial_id"]): row for row in summary.rows}
-    first = next((str(e.row["trial_id"]) for e in summary.best), next(iter(stability), None))
+def _alike(view: SweepView, summary: Summary, stability: Mapping[str, Stability]) -> frozenset[str]:
+    """The complete trials that solve the first one's problem with its kind of gate."""
+    rows = {str(row["trial_id"]): row for row in view.complete}
+    best = [str(each.row["trial_id"]) for each in summary.best]
+    first = next(iter([*best, *stability, *rows]), None)
     if first is None:
-        return None
-    kind = [rows[first].get(name) for name in alike]
-    having = [
-        each
-        for trial_id, each in stability.items()
-        if [rows[trial_id].get(name) for name in alike] == kind
-    ]
-    return pooled_stability(having) if having else None
+        return frozenset()
+    kind = [rows[first].get(name) for name in _ALIKE]
+    return frozenset(
+        trial_id for trial_id, row in rows.items() if [row.get(name) for name in _ALIKE] == kind
+    )
 
 
-def _settings(view: SweepView, stability: Mapping[str, Stability]) -> list[Setting]:
+def _settings(
+    view: SweepView, stability: Mapping[str, Stability], alike: frozenset[str]
+) -> list[Setting]:
     """What was searched and differs; model, data set and family too where they do."""
     configs = {str(row["trial_id"]): config_of(row) for row in view.complete}
     keys = dict.fromkeys([*view.searched, "gate.family", "gate.granularity", "model", "dataset"])
@@ -253,18 +275,23 @@ def _settings(view: SweepView, stability: Mapping[str, Stability]) -> list[Setti
             for trial_id, config in configs.items()
             if isinstance(value := setting_of(config, key), (str, int, float))
         }
-        distinct = sorted(set(values.values()), key=lambda value: (str(type(value)), value))
-        if len(distinct) > 1:
-            several = distinct if len(distinct) <= _MOST_VALUES else []
-            by_value = {
-                value: [stability[t] for t, v in values.items() if v == value and t in stability]
-                for value in several
-            }
-            pooled: dict[object, Stability] = {
-                value: pooled_stability(each) for value, each in by_value.items() if each
-            }
-            found.append(Setting(key, values, pooled))
+        averaged = frozenset(values)
+        if key.removeprefix("gate.") not in _ALIKE:
+            averaged &= alike
+        setting = Setting(key, values, averaged, {})
+        if len(setting.distinct) > 1:
+            found.append(replace(setting, by_value=_by_value(setting, stability)))
     return found
+
+
+def _by_value(setting: Setting, stability: Mapping[str, Stability]) -> dict[object, Stability]:
+    if not setting.has_few_values:
+        return {}
+    found: dict[object, list[Stability]] = {}
+    for trial_id, value in setting.values.items():
+        if trial_id in setting.averaged and trial_id in stability:
+            found.setdefault(value, []).append(stability[trial_id])
+    return {value: pooled_stability(each) for value, each in found.items()}
 
 
 def _curves(database: Database, trial: Row) -> dict[str, list[CurvePoint]]:
