@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
@@ -40,7 +40,7 @@ def section(data: ReportData) -> Section:
     if not figures:
         notes.append(
             "Importance is not estimated: it needs at least 10 complete trials of a search, that "
-            "differ in their objectives."
+            "differ in their settings and objectives."
         )
     else:
         known = set().union(*(each.shares for each in data.importance))
@@ -54,6 +54,7 @@ def section(data: ReportData) -> Section:
                 "Not all trials have these settings, so their importance is not estimated: "
                 f"{', '.join(unknown)}."
             )
+        notes += _unexplained(data)
         trials = min(each.trials for each in data.importance)
         if trials < 30:
             notes.append(f"{trials} trials are few: take the order, not the numbers.")
@@ -65,6 +66,17 @@ def section(data: ReportData) -> Section:
         figures,
         notes,
     )
+
+
+def _unexplained(data: ReportData) -> Iterator[str]:
+    """Of which objectives there is no estimate, while there is of others."""
+    known = {each.objective for each in data.importance}
+    for objective in data.view.objectives:
+        if objective not in known:
+            yield (
+                f"No estimate for {label(objective)}: it is the same in all trials but for "
+                "rounding, or every setting is."
+            )
 
 
 def lines_section(data: ReportData) -> Section:
@@ -120,7 +132,8 @@ class _Axis:
     def __init__(self, name: str, values: Sequence[object]) -> None:
         self.name = name
         numbers = [finite_number(value) for value in values if value is not None]
-        self._words = [] if None not in numbers else sorted({value_of(v) for v in values if v})
+        known_values = {value_of(v) for v in values if v is not None}
+        self._words = sorted(known_values) if None in numbers else []
         known = [number for number in numbers if number is not None] or [0.0]
         self._log = min(known) > 0 and max(known) / min(known) > _WIDE
         low, high = min(map(self._scale, known)), max(map(self._scale, known))
