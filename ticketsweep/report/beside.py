@@ -13,7 +13,7 @@ from ticketsweep.report.text import percent, scaled
 from ticketsweep.report.theme import GREY, VERMILLION
 from ticketsweep.results.networks import NETWORKS
 from ticketsweep.results.report import ReportData
-from ticketsweep.results.rows import Row, figure_of
+from ticketsweep.results.rows import Row, config_of, figure_of
 
 _SYMBOLS = {
     "shuffled_mask_accuracy": "x-thin",
@@ -23,6 +23,7 @@ _SYMBOLS = {
 _CONTROLS = [network for network in NETWORKS if network.test in _SYMBOLS]
 _DENSE = next(network for network in NETWORKS if network.test == "dense_accuracy")
 _TEST = "strong_accuracy"
+_AS_PUBLISHED = {"width": 1.0, "activation": "relu"}  # what a trial without the setting has too
 
 
 def controls(data: ReportData, rows: Sequence[Row]) -> Iterator[go.Scatter]:
@@ -72,11 +73,17 @@ def dense_line(data: ReportData) -> Iterator[go.Scatter]:
 
 
 def stars(data: ReportData) -> Iterator[go.Scatter]:
-    """What was published of the same network, data set and kind of gate, on frozen weights."""
+    """What was published of the same network, data set and kind of gate, on frozen weights.
+
+    Nothing where the complete trials are not all of that one kind: a star beside them would be
+    read as of them all.
+    """
     if len(data.problems) != 1:
         return
     (model, dataset), row = data.problems[0], data.complete[0]
     if figure_of(row, _TEST) is None or row.get("weights") != "frozen":
+        return
+    if len({_kind(each) for each in data.complete}) > 1 or not _is_as_published(row):
         return
     is_structured = row.get("granularity") == "neuron"
     for each in published_for(model, dataset, structured=is_structured):
@@ -89,3 +96,14 @@ def stars(data: ReportData) -> Iterator[go.Scatter]:
             hovertemplate=f"<b>{each.method}</b><br>%{{y:.1f}} % at %{{x:.1f}} % sparsity"
             f"<br>{each.source}<extra></extra>",
         )
+
+
+def _kind(row: Row) -> tuple[object, ...]:
+    config = config_of(row)
+    sizes = [config.get(key, default) for key, default in _AS_PUBLISHED.items()]
+    return (row.get("granularity"), row.get("weights"), *sizes)
+
+
+def _is_as_published(row: Row) -> bool:
+    config = config_of(row)
+    return all(config.get(key, default) == default for key, default in _AS_PUBLISHED.items())
