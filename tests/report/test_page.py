@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ticketsweep.report import function, overlaps, settling
+from ticketsweep.report import beside, choices, dependence, function, overlaps, settling
 from ticketsweep.report.contents import drawn, sections
 from ticketsweep.report.drawn import Drawn
 from ticketsweep.report.page import report_page
@@ -23,6 +23,7 @@ from ticketsweep.results.report import ReportData
 from ticketsweep.store.comparisons import Comparison, write_comparisons
 
 MADE = datetime(2026, 1, 3, tzinfo=UTC)
+SAMPLED = {"pairs": 2, "possible_pairs": 9}
 ONE, TWO = [(1, 4, 7)], [(1, 4, 7), (1, 5, 7)]
 EVIL = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -201,6 +202,66 @@ def test_a_matrix_is_what_the_analysis_says_of_each_pair_in_the_order_of_seeds(s
         assert known == pytest.approx(wanted[~np.isnan(wanted)].tolist(), abs=1e-3)
 
 
+def test_a_value_whose_trials_cannot_be_compared_has_its_column(sweep) -> None:
+    sweep.add(seeds=ONE)  # rewind_step 100, and 0 for the next
+    sweep.add()
+    data = sweep.data()
+    (setting,) = [each for each in data.settings if each.key == "rewind_step"]
+    assert (list(setting.by_value), setting.distinct) == ([0], [0, 100])
+    drawn = next(each for each in dependence.section(data).figures if "rewind" in each.name)
+    assert list(drawn.figure.layout.xaxis.ticktext) == ["0", "100"]
+
+
+def test_a_setting_that_is_switched_has_both_of_its_values_on_an_axis() -> None:
+    axis = choices._Axis("gate.inputs", [True, False, None, ""])
+    assert [text for _, text in axis.ends()] == ["", "False", "True"]
+    assert axis.at(None) is None
+    assert axis.at(False) == 0.5
+
+
+def test_means_take_trials_of_one_problem(sweep) -> None:
+    first, second = sweep.add(), sweep.add()
+    other = sweep.add(shapes={"conv.weight": (4, 3, 2, 2)}, model="lenet-5")
+    for trial, agreement in ((first, 0.5), (other, 0.9)):
+        pairs = [Comparison(0, 1, "data", {"agreement": agreement})]
+        write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings=SAMPLED)
+    data = sweep.data()
+    assert data.alike == {first, second}
+    (row,) = data.function
+    assert (row.figures["agreement"].mean, row.trials) == (0.5, 1)
+    (setting,) = [each for each in data.settings if each.key == "rewind_step"]
+    assert setting.by_value[100] == data.stability[first]  # of the other one, too, it is 100
+    drawn = next(each for each in dependence.section(data).figures if "rewind" in each.name)
+    assert "of the 2 trials of lenet-300-100 on mnist with weight gates alone" in drawn.caption
+    assert "A sample of 2 of 9 pairs" in function.section(data).figures[0].caption
+
+
+@pytest.mark.parametrize(
+    "other", [{"config": '{"width": 0.25}'}, {"granularity": "neuron"}, {"weights": "joint"}]
+)
+def test_no_published_figure_stands_beside_networks_of_several_kinds(sweep, other) -> None:
+    sweep.add()
+    assert list(beside.stars(sweep.data()))
+    sweep.add(**other)
+    assert not list(beside.stars(sweep.data()))
+
+
+def test_relabelled_tickets_are_also_held_to_what_their_inputs_give(sweep) -> None:
+    trial = sweep.add()
+    measures = {"corrected": 0.1, "matched_corrected": 0.4, "inputs_matched_corrected": 0.0}
+    pairs = [
+        Comparison(i, j, "init", {k: v + (i + j) / 1000 for k, v in measures.items()})
+        for i, j in ((0, 3), (0, 6), (3, 6))
+    ]
+    write_comparisons(sweep.storage, "s", trial, "align", pairs, settings=SAMPLED)
+    (drawn,) = function.section(sweep.data()).figures
+    assert any("inputs" in text for text in drawn.figure.layout.yaxis.ticktext)
+    for trace, row in zip(drawn.figure.data, drawn.rows, strict=True):
+        mean, low, high = row[2], row[5], row[6]
+        assert trace.error_x.array[0] == pytest.approx(high - mean, rel=1e-3)
+        assert trace.error_x.arrayminus[0] == pytest.approx(mean - low, rel=1e-3)
+
+
 def test_stored_comparisons_and_snapshots_have_a_section_each(sweep) -> None:
     trial = sweep.add(steps=(3, 6, 9))
     pairs = [
@@ -208,10 +269,20 @@ def test_stored_comparisons_and_snapshots_have_a_section_each(sweep) -> None:
         Comparison(0, 2, "data", {"agreement": 0.85}),
         Comparison(0, 3, "init", {}),
     ]
-    write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings={})
+    write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings=SAMPLED)
     data = sweep.data()
     (predictions,) = function.section(data).figures
-    assert ["data", "agreement", pytest.approx(0.8), 0.75, 0.85, 2, 1] in predictions.rows
+    assert [
+        "data",
+        "agreement",
+        pytest.approx(0.8),
+        0.75,
+        0.85,
+        None,
+        None,
+        2,
+        1,
+    ] in predictions.rows
     settled = settling.section(data)
     assert settled is not None
     (figure,) = settled.figures

@@ -44,7 +44,11 @@ def function_parts(
         shown = [row for row in rows if row.kind == kind]
         if shown:
             parts += ["", Text(how.title, style="bold"), ""]
-            parts += [_drawn(console, shown, how, keys), "", paragraph(_note(how, shown))]
+            parts += [
+                _drawn(console, shown, how, keys),
+                "",
+                paragraph(" ".join([how.note, *made_from(shown)])),
+            ]
     return parts
 
 
@@ -61,9 +65,9 @@ def _drawn(
     return tables(console, key, columns)
 
 
-def _note(how: _Table, rows: Sequence[FunctionRow]) -> str:
-    """How to read it, how it was made, and what is not in it."""
-    parts = [how.note]
+def made_from(rows: Sequence[FunctionRow]) -> list[str]:
+    """How comparisons of one kind were made, and what is not in them, a sentence each."""
+    parts = []
     steps = sorted({s["steps"] for row in rows for s in row.settings if "steps" in s})
     if steps:
         parts.append(f"Retrained for {' or '.join(map(str, steps))} steps.")
@@ -83,7 +87,7 @@ def _note(how: _Table, rows: Sequence[FunctionRow]) -> str:
             f"{plural(without, 'pair')} without figures: outputs that are not finite, or a model "
             "whose units cannot be matched."
         )
-    return " ".join(parts)
+    return parts
 
 
 def _cell(name: str, shown: Callable[[float], str]) -> Cell:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from ticketsweep.display.function import made_from
 from ticketsweep.report.drawn import Cell, Drawn, Section
 from ticketsweep.report.text import file_name, rounded
 from ticketsweep.report.theme import BLUE, GREY, VERMILLION, blank
@@ -73,8 +74,13 @@ _KINDS: Mapping[str, _Kind] = {
         "matched units",
         "Are tickets of other initial weights the same, relabelled?",
         "Overlap beyond chance before and after hidden units are matched; after it, chance is that "
-        "of random masks matched alike.",
-        {"corrected": "as they are", "matched_corrected": "units matched"},
+        "of random masks matched alike, which keep as many gates of each layer, or also of each "
+        "input: what agrees no more than those do comes from how much of each input is kept.",
+        {
+            "corrected": "as they are",
+            "matched_corrected": "units matched",
+            "inputs_matched_corrected": "units matched, beyond the inputs' too",
+        },
         frozenset({"corrected"}),
         is_share=False,
     ),
@@ -97,8 +103,9 @@ def section(data: ReportData) -> Section:
     return Section(
         "function",
         "In function, not only form",
-        "Two masks may differ and do the same. Means over pairs of replicates and trials; the bars "
-        "run from the least to the most of any pair.",
+        "Two masks may differ and do the same. Means over pairs of replicates and trials; thick "
+        "bars are 95 % intervals over seeds; thin ones, for too few seeds, run from the least to "
+        "the most of any pair.",
         figures,
         notes,
     )
@@ -117,6 +124,11 @@ def _figure(how: _Kind, rows: Sequence[FunctionRow]) -> Drawn:
             if spread is None:
                 continue
             is_beside = measure in how.beside
+            has_interval = spread.low is not None and spread.high is not None
+            low = spread.least if spread.low is None else spread.low
+            high = spread.most if spread.high is None else spread.high
+            bar = "95 % interval over seeds" if has_interval else "any pair"
+            ends = f"{rounded(scale * low)} to {rounded(scale * high)}"
             hue = GREY if is_beside else VERMILLION if "shuffled" in measure else BLUE
             figure.add_trace(
                 go.Scatter(
@@ -131,13 +143,13 @@ def _figure(how: _Kind, rows: Sequence[FunctionRow]) -> Drawn:
                     },
                     error_x={
                         "type": "data",
-                        "array": [rounded(scale * (spread.most - spread.mean))],
-                        "arrayminus": [rounded(scale * (spread.mean - spread.least))],
-                        "thickness": 1.5,
+                        "array": [rounded(scale * (high - spread.mean))],
+                        "arrayminus": [rounded(scale * (spread.mean - low))],
+                        "thickness": 3.5 if has_interval else 1.5,
                         "width": 4,
                     },
-                    hovertemplate=f"{told}, {differs}: %{{x}}<br>{row.pairs} pairs, "
-                    f"{row.trials} trials<extra></extra>",
+                    hovertemplate=f"{told}, {differs}: %{{x}}<br>{bar} {ends}<br>"
+                    f"{row.pairs} pairs, {row.trials} trials<extra></extra>",
                 )
             )
             places.append(f"{told}<br>({differs})")
@@ -150,14 +162,13 @@ def _figure(how: _Kind, rows: Sequence[FunctionRow]) -> Drawn:
         tickfont={"size": 11},
     )
     figure.update_xaxes(title={"text": "%" if how.is_share else "overlap beyond chance"})
-    without = sum(row.without for row in rows)
-    lacking = f" Without figures: {without} pairs." if without else ""
+    told = [how.said, "Open grey signs are there to compare with.", *made_from(rows)]
     return Drawn(
         name=file_name("function", how.entry.replace(" ", "_")),
         title=how.title,
-        caption=f"{how.said} Open grey signs are there to compare with.{lacking}",
+        caption=" ".join(told),
         figure=figure,
-        columns=("differs", "measure", "mean", "least", "most", "pairs", "trials"),
+        columns=("differs", "measure", "mean", "least", "most", "low", "high", "pairs", "trials"),
         rows=[record for row in rows for record in _records(row)],
         choice={"Comparison": how.entry},
     )
@@ -165,6 +176,9 @@ def _figure(how: _Kind, rows: Sequence[FunctionRow]) -> Drawn:
 
 def _records(row: FunctionRow) -> list[list[Cell]]:
     return [
-        [row.differs or "none", name, s.mean, s.least, s.most, row.pairs, row.trials]
+        [
+            *(row.differs or "none", name, s.mean, s.least, s.most, s.low, s.high),
+            *(row.pairs, row.trials),
+        ]
         for name, s in row.figures.items()
     ]
