@@ -162,11 +162,11 @@ def _figure(how: _Kind, rows: Sequence[FunctionRow]) -> Drawn:
         tickfont={"size": 11},
     )
     figure.update_xaxes(title={"text": "%" if how.is_share else "overlap beyond chance"})
-    told = [how.said, "Open grey signs are there to compare with.", *made_from(rows)]
+    sentences = [how.said, "Open grey signs are there to compare with.", *made_from(rows)]
     return Drawn(
         name=file_name("function", how.entry.replace(" ", "_")),
         title=how.title,
-        caption=" ".join(told),
+        caption=" ".join(sentences),
         figure=figure,
         columns=("differs", "measure", "mean", "least", "most", "low", "high", "pairs", "trials"),
         rows=[record for row in rows for record in _records(row)],
