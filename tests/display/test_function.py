@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from ticketsweep.display.function import function_parts
-from ticketsweep.results.function import KINDS, FunctionRow, Spread
+from ticketsweep.results.function import KINDS, FunctionRow, PairSpread
 
 COUNTS = {"pairs": 128, "possible_pairs": 720}
 
@@ -33,10 +33,10 @@ def test_without_figures_there_is_a_dash_and_a_sentence(kind: str, width: int) -
 
 def test_a_mean_has_its_range_where_pairs_differ() -> None:
     figures = {
-        "test_barrier": Spread(0.0105, 0.001, 0.02, None, None),
-        "train_barrier": Spread(0.004, 0.004, 0.004, None, None),
-        "test_error": Spread(0.05, 0.04, 0.06, None, None),
-        "stable": Spread(0.5, 0, 1, None, None),
+        "test_barrier": PairSpread(0.0105, 0.001, 0.02, None, None),
+        "train_barrier": PairSpread(0.004, 0.004, 0.004, None, None),
+        "test_error": PairSpread(0.05, 0.04, 0.06, None, None),
+        "stable": PairSpread(0.5, 0, 1, None, None),
     }
     whole = {"pairs": 2, "possible_pairs": 2, "steps": 50, "alphas": 30}
     row = FunctionRow((100,), "connectivity", "", figures, 2, 1, 0, (whole,))
@@ -50,7 +50,7 @@ def test_a_mean_has_its_range_where_pairs_differ() -> None:
 
 
 def test_an_interval_over_seeds_stands_in_the_place_of_the_range() -> None:
-    figures = {"agreement": Spread(0.9, 0.8, 0.95, 0.87, 0.93)}
+    figures = {"agreement": PairSpread(0.9, 0.8, 0.95, 0.87, 0.93)}
     row = FunctionRow((), "predictions", "data", figures, 3, 1, 0, (COUNTS,))
     assert "90.00 [87.00, 93.00]" in drawn(row)
 

@@ -20,7 +20,7 @@ from ticketsweep.results.function import (
     STABLE_BELOW,
     TRANSFER,
     FunctionRow,
-    Spread,
+    PairSpread,
 )
 
 Cell = Callable[[FunctionRow], str]
@@ -99,7 +99,7 @@ def _cell(name: str, shown: Callable[[float], str]) -> Cell:
     return cell
 
 
-def _with_range(spread: Spread | None, shown: Callable[[float], str]) -> str:
+def _with_range(spread: PairSpread | None, shown: Callable[[float], str]) -> str:
     if spread is None:
         return NONE
     mean, least, most = (shown(value) for value in (spread.mean, spread.least, spread.most))

@@ -24,7 +24,7 @@ BARRIER, STABLE = "test_barrier", "stable"
 
 
 @dataclass(frozen=True)
-class Spread:
+class PairSpread:
     """A measure of several pairs.
 
     Attributes
@@ -60,7 +60,7 @@ class FunctionRow:
     group: Group
     kind: str
     differs: str
-    figures: Mapping[str, Spread]
+    figures: Mapping[str, PairSpread]
     pairs: int
     trials: int
     without: int
@@ -174,7 +174,7 @@ def _spread(
     rows: Sequence[Row],
     values: Sequence[float],
     seeds_of: Mapping[str, Mapping[int, Triple]],
-) -> Spread:
+) -> PairSpread:
     figures = np.array(values)
     trial = np.unique([row["trial_id"] for row in rows], return_inverse=True)[1].astype(np.int64)
     weights = trial_weights(trial)
@@ -189,7 +189,7 @@ def _spread(
     if all(None not in both for both in ends):
         seeds = np.array(ends, dtype=np.int64).transpose(0, 2, 1)  # (P, factor, 2)
         interval = jackknife_interval(figures, weights, strata, seeds)
-    return Spread(
+    return PairSpread(
         mean=float(figures @ weights),
         least=min(values),
         most=max(values),
