@@ -20,7 +20,7 @@ from ticketsweep.report.drawn import Drawn
 from ticketsweep.report.page import report_page
 from ticketsweep.report.published import published_for
 from ticketsweep.results.report import ReportData
-from ticketsweep.store.comparisons import Comparison, write_comparisons
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 
 MADE = datetime(2026, 1, 3, tzinfo=UTC)
 SAMPLED = {"pairs": 2, "possible_pairs": 9}
@@ -223,7 +223,7 @@ def test_means_take_trials_of_one_problem(sweep) -> None:
     first, second = sweep.add(), sweep.add()
     other = sweep.add(shapes={"conv.weight": (4, 3, 2, 2)}, model="lenet-5")
     for trial, agreement in ((first, 0.5), (other, 0.9)):
-        pairs = [Comparison(0, 1, "data", {"agreement": agreement})]
+        pairs = [ComparedPair(0, 1, "data", {"agreement": agreement})]
         write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings=SAMPLED)
     data = sweep.data()
     assert data.alike == {first, second}
@@ -250,7 +250,7 @@ def test_relabelled_tickets_are_also_held_to_what_their_inputs_give(sweep) -> No
     trial = sweep.add()
     measures = {"corrected": 0.1, "matched_corrected": 0.4, "inputs_matched_corrected": 0.0}
     pairs = [
-        Comparison(i, j, "init", {k: v + (i + j) / 1000 for k, v in measures.items()})
+        ComparedPair(i, j, "init", {k: v + (i + j) / 1000 for k, v in measures.items()})
         for i, j in ((0, 3), (0, 6), (3, 6))
     ]
     write_comparisons(sweep.storage, "s", trial, "align", pairs, settings=SAMPLED)
@@ -265,9 +265,9 @@ def test_relabelled_tickets_are_also_held_to_what_their_inputs_give(sweep) -> No
 def test_stored_comparisons_and_snapshots_have_a_section_each(sweep) -> None:
     trial = sweep.add(steps=(3, 6, 9))
     pairs = [
-        Comparison(0, 1, "data", {"agreement": 0.75, "error_overlap": 0.5}),
-        Comparison(0, 2, "data", {"agreement": 0.85}),
-        Comparison(0, 3, "init", {}),
+        ComparedPair(0, 1, "data", {"agreement": 0.75, "error_overlap": 0.5}),
+        ComparedPair(0, 2, "data", {"agreement": 0.85}),
+        ComparedPair(0, 3, "init", {}),
     ]
     write_comparisons(sweep.storage, "s", trial, "predictions", pairs, settings=SAMPLED)
     data = sweep.data()

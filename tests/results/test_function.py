@@ -16,7 +16,7 @@ from ticketsweep.results.function import (
     function_records,
     stored_function,
 )
-from ticketsweep.store.comparisons import Comparison, write_comparisons
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import MaskRow, TrialRows
@@ -35,7 +35,7 @@ def storage(tmp_path) -> Storage:
 
 
 def store(storage: Storage, trial: str, kind: str, *pairs: tuple[Any, ...]) -> None:
-    found = [Comparison(a, b, differs, figures) for a, b, differs, figures in pairs]
+    found = [ComparedPair(a, b, differs, figures) for a, b, differs, figures in pairs]
     write_comparisons(storage, "s", trial, kind, found, settings={"pairs": len(pairs)})
 
 

@@ -7,14 +7,14 @@ import json
 import pytest
 
 from ticketsweep.store.compaction import compact
-from ticketsweep.store.comparisons import Comparison, write_comparisons
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import temporary_path
 from ticketsweep.store.quarantine import quarantine
 from ticketsweep.store.verify import verify
 from ticketsweep.store.writer import copy_trial, remove_leftovers, write_sweep, write_trial
 
-ROWS = [Comparison(0, 1, "data", {"agreement": 0.75}), Comparison(1, 0, "data", {"share": 1.0})]
+ROWS = [ComparedPair(0, 1, "data", {"agreement": 0.75}), ComparedPair(1, 0, "data", {"share": 1.0})]
 
 
 def check(storage):
@@ -50,7 +50,7 @@ def test_comparisons_are_seen_while_their_trial_is_there(filled, make_trial):
 
 def test_a_kind_replaces_itself_and_leaves_the_others(filled):
     write_comparisons(filled, "a", "t0", "function", ROWS[:1], settings={})
-    write_comparisons(filled, "a", "t0", "form", [Comparison(1, 1, "", {"x": 2})], settings={})
+    write_comparisons(filled, "a", "t0", "form", [ComparedPair(1, 1, "", {"x": 2})], settings={})
     assert [(r["first"], r["second"], r["measures"]) for r in stored(filled)] == [
         (0, 1, {"function.agreement": 0.75}),
         (1, 1, {"form.x": 2.0}),
@@ -61,7 +61,9 @@ def test_a_kind_replaces_itself_and_leaves_the_others(filled):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_not_stored(filled, value):
     with pytest.raises(ValueError, match="finite"):
-        write_comparisons(filled, "a", "t0", "k", [Comparison(0, 0, "", {"x": value})], settings={})
+        write_comparisons(
+            filled, "a", "t0", "k", [ComparedPair(0, 0, "", {"x": value})], settings={}
+        )
     with pytest.raises(ValueError, match="twice"):
         write_comparisons(filled, "a", "t0", "k", [ROWS[0]] * 2, settings={})
     assert len(stored(filled)) == 2

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ticketsweep.errors import TicketsweepError
-from ticketsweep.store.comparisons import Comparison, write_comparisons
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import SCHEMAS, arrow_table
@@ -140,7 +140,7 @@ def whole(storage, make_trial, tmp_path, monkeypatch) -> dict[Path, bytes]:
     rows = make_trial(replicates=1)
     write_trial(storage, "a", dataclasses.replace(rows, curves=rows.curves[:2]))
     write_sweep(storage, {"sweep": "a", "samples": 1, "space": "{}", "objectives": {"x": "max"}})
-    compared = [Comparison(0, 0, "", {"barrier": 0.1})]
+    compared = [ComparedPair(0, 0, "", {"barrier": 0.1})]
     write_comparisons(storage, "a", "t0", "connectivity", compared, settings={"steps": 9})
     return {path: path.read_bytes() for path in storage.local.rglob("*.parquet")}
 

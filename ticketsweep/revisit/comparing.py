@@ -15,7 +15,7 @@ from ticketsweep.revisit.matching import aligned, transferred
 from ticketsweep.revisit.pairs import Work, differs
 from ticketsweep.revisit.predicting import Measures, accuracies, predictions
 from ticketsweep.revisit.tickets import TicketPack, remade_tickets
-from ticketsweep.store.comparisons import Comparison, write_comparisons
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset
@@ -72,7 +72,7 @@ def compare_trial(
                 "where there is more)"
             ) from error
         found = [
-            Comparison(first.index, second.index, differs(first, second), _finite(measures))
+            ComparedPair(first.index, second.index, differs(first, second), _finite(measures))
             for (first, second), measures in zip(work.pairs, measured, strict=True)
         ]
         write_comparisons(

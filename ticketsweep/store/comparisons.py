@@ -21,7 +21,7 @@ Pair: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedPair:
     """What one kind of comparison has found of an ordered pair of replicates.
 
     Parameters
@@ -42,7 +42,7 @@ def write_comparisons(
     sweep: str,
     trial_id: str,
     kind: str,
-    found: Sequence[Comparison],
+    found: Sequence[ComparedPair],
     *,
     settings: Mapping[str, Any],
 ) -> None:
