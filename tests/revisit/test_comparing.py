@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from ticketsweep.analysis.matching import permuted
+from ticketsweep.errors import TrialFailure
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
+from ticketsweep.revisit.bench import Bench
 from ticketsweep.revisit.comparing import compare_trial
 from ticketsweep.revisit.jobs import config_now
 from ticketsweep.revisit.matching import aligned, symmetry_of, transferred
@@ -56,6 +58,26 @@ def test_tickets_made_again_are_as_good_as_when_they_were_found(stored, pack) ->
     strong = Database(stored).replicates("s")["strong_accuracy"].to_pylist()
     for at, accuracy in enumerate(strong):
         assert plain_accuracy(pack, pack.tickets, at) == pytest.approx(accuracy)
+
+
+def test_weights_are_trained_in_the_packs_of_the_trial(stored, pack, ended) -> None:
+    alone = {**pack.row, "packs": 4.0}
+    every = ended(pack.bench.rewound(stored, alone, pack.replicates, planned=pack.replicates))
+    for at, each in enumerate(pack.replicates):
+        one = ended(pack.bench.rewound(stored, alone, [each], planned=[each]))
+        assert torch.equal(every.gated[at], one.gated[0])
+        torch.testing.assert_close(every.gated[at], pack.weights.gated[at])
+
+
+def test_too_little_memory_for_pre_training_is_a_sentence(
+    stored, job_of, ended, monkeypatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Bench, "rewound", full)
+    with pytest.raises(TrialFailure, match="out of memory at the tickets of trial"):
+        run(stored, job_of(stored, PREDICTIONS), ended)
 
 
 def test_a_mask_on_other_weights_is_a_plain_model_with_them(pack, ended) -> None:

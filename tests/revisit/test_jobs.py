@@ -9,7 +9,7 @@ import pytest
 from ticketsweep.errors import ExchangeError, UserError
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
 from ticketsweep.revisit.comparing import compare_trial
-from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of
+from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of, wants_gpu
 from ticketsweep.store.database import Database
 from ticketsweep.trial import load_data
 
@@ -75,6 +75,18 @@ def test_steps_of_retraining_must_be_known(stored) -> None:
         asked_of(stored, [without], CONNECTIVITY)
     (job,) = jobs_of(Database(stored), [without], Asked((CONNECTIVITY,), 7), warn=pytest.fail)
     assert (job.retrain_steps, job.works[0].settings["steps"]) == (7, 7)
+
+
+def test_a_gpu_is_wanted_where_the_trial_had_one_or_where_it_is_asked_for(stored) -> None:
+    (row,) = Database(stored).trials("s").to_pylist()
+    for device, ran_on, wanted in [
+        ("auto", "cpu", False),
+        ("auto", "NVIDIA H100", True),
+        ("cpu", "NVIDIA H100", False),
+        ("cuda", "cpu", True),
+    ]:
+        config = config_now(row, [f"device={device}"])
+        assert wants_gpu(config, {**row, "device": ran_on}) == wanted
 
 
 def test_a_trial_that_would_be_another_today_is_refused(stored, job_of, ended) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
@@ -79,6 +80,17 @@ def test_an_interrupt_keeps_what_is_stored_and_the_next_run_goes_on(filled) -> N
     ]  # fmt: skip
     with pytest.raises(ExchangeError, match="a setting has changed"):
         compared(filled, work[:1], Heard(), "seed=9")
+
+
+def test_an_error_that_nobody_foresaw_ends_one_trial_and_not_the_command(
+    filled, monkeypatch
+) -> None:
+    monkeypatch.setattr("ticketsweep.sweep.comparing.local_cpus", lambda: 1)
+    odd, *others = jobs(filled)
+    odd = dataclasses.replace(odd, works=(dataclasses.replace(odd.works[0], kind="odd"),))
+    found = compared(filled, [odd, *others], Heard())
+    assert [each.error for each in found] == ["KeyError: 'odd'", None, None]
+    assert [each.trial_id for each in jobs(filled)] == [odd.trial_id]
 
 
 @pytest.mark.exhaustive

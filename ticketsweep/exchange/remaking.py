@@ -114,13 +114,10 @@ def remade(
     kept = _kept(bench.network, gates, choice)
     counts = config.replicates
     replicates = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
-    own = replicates[choice.index].init_seed
-    inits = [own]
-    if plan.rewind_step:  # what shares a pack changes rounding: the pack as it was
-        inits = list(dict.fromkeys(each.init_seed for each in replicates))
     with threads_of(choice.trial):
-        every = yield from bench.rewound(database.storage, choice.trial_id, seeds=inits)
-        weights = every.rows([inits.index(own)])
+        weights = yield from bench.rewound(
+            database.storage, choice.trial, [replicates[choice.index]], planned=replicates
+        )
         kept = Weights(kept.gated.to(device), kept.rest.to(device))
         statistics = bench.evaluator.statistics(weights.where(kept))
     buffers = dict(plan.build().named_buffers())

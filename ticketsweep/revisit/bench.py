@@ -7,6 +7,7 @@ bit for bit.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from ticketsweep.errors import ExchangeError
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.revisit.jobs import wants_gpu
+from ticketsweep.seeds import Replicate
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.checkpoint import Checkpoints
@@ -28,6 +30,7 @@ from ticketsweep.train.data import Dataset
 from ticketsweep.train.images import Images, as_tensor, open_images
 from ticketsweep.train.loop import Evaluator
 from ticketsweep.train.pack import PackedModel, Weights, set_precision
+from ticketsweep.train.packs import sizes_of
 from ticketsweep.train.plan import Network, Plan, network_of, split_rows
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Passage, rewound_weights
@@ -95,13 +98,45 @@ class Bench:
         return cls(plan, network, packed, train, test, trained_on, evaluator)
 
     def rewound(
-        self, storage: Storage, trial_id: str, *, seeds: Sequence[int]
+        self,
+        storage: Storage,
+        row: Row,
+        replicates: Sequence[Replicate],
+        *,
+        planned: Sequence[Replicate],
     ) -> Generator[StageProgress, None, Weights]:
-        """W_k, a row for each of these init seeds, from the trial's checkpoint if it has left one.
+        """W_k, a row for each of these replicates, from the trial's checkpoint if it has left one.
 
-        What shares a pack changes rounding: where weights are trained to the rewinding step,
-        `seeds` are those of the whole pack.
+        What shares a pack changes rounding, so weights that are trained to the rewinding step are
+        trained in the trial's own packs, without those that have none of these replicates.
+
+        Parameters
+        ----------
+        row: of `trials`.
+        replicates: by number.
+        planned: all of the trial.
         """
+        packs = packs_of(row, planned)
+        found = []
+        for pack in packs:
+            wanted = [each.init_seed for each in replicates if each in pack]
+            if not wanted:
+                continue
+            sharing = [each.init_seed for each in pack] if self.plan.rewind_step else wanted
+            inits = list(dict.fromkeys(sharing))
+            checkpoints = Checkpoints(None)
+            if len(packs) == 1:
+                checkpoints = _pretrained(storage, str(row["trial_id"]), self.rows.device)
+            trained = yield from self._trained(inits, checkpoints)
+            found.append(trained.rows([inits.index(seed) for seed in wanted]))
+        return Weights(
+            torch.cat([each.gated for each in found]), torch.cat([each.rest for each in found])
+        )
+
+    def _trained(
+        self, seeds: Sequence[int], checkpoints: Checkpoints
+    ) -> Generator[StageProgress, None, Weights]:
+        """W_k, a row for each of these init seeds, trained together."""
         training = rewound_weights(
             self.packed,
             self.plan,
@@ -109,7 +144,7 @@ class Bench:
             self.rows,
             seeds=seeds,
             stage="pretrain",
-            checkpoints=_pretrained(storage, trial_id, self.rows.device),
+            checkpoints=checkpoints,
             reports=_REPORTS,
         )
         while True:
@@ -120,6 +155,14 @@ class Bench:
                 return weights
             if isinstance(passage, Passage):
                 yield StageProgress(passage.stage, passage.step, passage.steps)
+
+
+def packs_of(row: Row, replicates: Sequence[Replicate]) -> list[Sequence[Replicate]]:
+    """Replicates in as many packs as the trial was trained in, as even as can be."""
+    packs = int(figure_of(row, "packs") or 1)
+    sizes = sizes_of(len(replicates), largest=-(-len(replicates) // packs))
+    ends = list(itertools.accumulate(sizes))
+    return [replicates[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _pretrained(storage: Storage, trial_id: str, device: torch.device) -> Checkpoints:

@@ -52,38 +52,39 @@ def compare_trial(
     StorageError: the storage cannot be written to.
     TrialFailure: memory does not suffice.
     """
-    pack = yield from remade_tickets(
-        Database(storage),
-        job.row,
-        job.replicates,
-        config,
-        dataset,
-        retrain_steps=job.retrain_steps or None,
-    )
-    notes = _strayed(pack, job)
-    for work in job.works:
-        try:
-            measured = yield from _KINDS[work.kind](pack, work)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TrialFailure(
-                f"out of memory at {work.kind} of trial {job.trial_id} (free some, or compare it "
-                "where there is more)"
-            ) from error
-        found = [
-            ComparedPair(first.index, second.index, differs(first, second), _finite(measures))
-            for (first, second), measures in zip(work.pairs, measured, strict=True)
-        ]
-        write_comparisons(
-            storage,
-            str(job.row["sweep"]),
-            job.trial_id,
-            work.kind,
-            found,
-            settings=work.settings,
+    doing = "the tickets"
+    try:
+        pack = yield from remade_tickets(
+            Database(storage),
+            job.row,
+            job.replicates,
+            config,
+            dataset,
+            retrain_steps=job.retrain_steps or None,
         )
-    return notes
+        for work in job.works:
+            doing = work.kind
+            measured = yield from _KINDS[work.kind](pack, work)
+            found = [
+                ComparedPair(first.index, second.index, differs(first, second), _finite(measures))
+                for (first, second), measures in zip(work.pairs, measured, strict=True)
+            ]
+            write_comparisons(
+                storage,
+                str(job.row["sweep"]),
+                job.trial_id,
+                work.kind,
+                found,
+                settings=work.settings,
+            )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrialFailure(
+            f"out of memory at {doing} of trial {job.trial_id} (free some, or compare it "
+            "where there is more)"
+        ) from error
+    return _strayed(pack, job)
 
 
 def _strayed(pack: TicketPack, job: Job) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import torch
 
 from ticketsweep.progress import StageProgress
-from ticketsweep.results.rows import figure_of
+from ticketsweep.revisit.bench import packs_of
 from ticketsweep.revisit.jobs import ALPHAS
 from ticketsweep.revisit.pairs import Work
 from ticketsweep.revisit.predicting import Measures
@@ -18,7 +18,6 @@ from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.connectivity import Paths, barriers, error_paths
 from ticketsweep.train.images import BatchOrder
 from ticketsweep.train.pack import Weights
-from ticketsweep.train.packs import sizes_of
 from ticketsweep.train.weights import Passage, train_weights
 
 # The first is that of a trial's own retraining, so that it is done here once more.
@@ -70,7 +69,8 @@ def _retrained(
     bench, how = pack.bench, pack.bench.plan.retrain
     assert how is not None
     tickets = pack.tickets
-    for rows in _packs(pack):
+    for replicates in packs_of(pack.row, pack.replicates):
+        rows = [pack.row_of(each) for each in replicates]
         streams = [derive_seed(pack.replicates[at].data_seed, order) for at in rows]
         own = tickets.rows(rows)
         training = train_weights(
@@ -90,11 +90,3 @@ def _retrained(
                 yield StageProgress(passage.stage, passage.step, passage.steps)
         tickets.gated[rows], tickets.rest[rows] = own.gated, own.rest
     return tickets
-
-
-def _packs(pack: TicketPack) -> list[list[int]]:
-    """Rows that are trained together."""
-    packs = figure_of(pack.row, "packs") or 1
-    sizes = sizes_of(len(pack.replicates), largest=-(-len(pack.replicates) // int(packs)))
-    every = torch.arange(len(pack.replicates))
-    return [part.tolist() for part in torch.split(every, list(sizes))]

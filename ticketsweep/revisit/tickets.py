@@ -90,13 +90,11 @@ def remade_tickets(
     bench = Bench.of(plan, dataset, device)
     trial_id, counts = str(row["trial_id"]), config.replicates
     planned = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
-    inits = list(dict.fromkeys(each.init_seed for each in planned))
     with threads_of(row):
-        every = yield from bench.rewound(database.storage, trial_id, seeds=inits)
+        weights = yield from bench.rewound(database.storage, row, replicates, planned=planned)
     sweep = str(row["sweep"])
     stored = (database.ticket(trial_id, each.index, sweep=sweep) for each in replicates)
     gates = torch.cat([flat_gates(bench.network, each, row) for each in stored]).to(device)
-    weights = every.rows([inits.index(each.init_seed) for each in replicates])
     kept = kept_by(bench.network, gates)
     own = [(at, at) for at in range(len(replicates))]
     classes = yield from classes_of(bench, weights, kept, own, stage="tickets")

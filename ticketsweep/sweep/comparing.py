@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ticketsweep.config import TrialConfig
-from ticketsweep.errors import TicketsweepError
+from ticketsweep.errors import TicketsweepError, UserError
 from ticketsweep.progress import StageProgress
-from ticketsweep.revisit.jobs import Ended, Job
+from ticketsweep.revisit.jobs import Ended, Job, config_now, wants_gpu
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.runner import local_cpus
@@ -53,7 +53,8 @@ def compare_trials(
     """Compare the tickets of trials, as many at once as there are processors.
 
     A single trial is compared in this process, and so are several on a single processor. Trials
-    that ran on a GPU get one, if the cluster has any.
+    that ran on a GPU get one, unless `device=cpu` is set: on a cluster they wait for it, and a
+    local Ray without one does with processors.
 
     Parameters
     ----------
@@ -64,9 +65,9 @@ def compare_trials(
     Raises
     ------
     KeyboardInterrupt: after Ctrl-C or SIGTERM; what has been compared until then is stored.
-    UserError: there is no cluster at the address, or no data; or what is wrong with the only trial.
+    UserError: there is no cluster at the address, or no data; or what is asked of the only trial is
+        wrong.
     """
-    from ticketsweep.revisit.jobs import config_now
     from ticketsweep.trial import data_key, load_data
 
     configs = [config_now(job.row, settings) for job in jobs]
@@ -110,10 +111,10 @@ def _here(
             except StopIteration as end:
                 found.append(Ended(each.job.trial_id, end.value, None))
                 break
-            except TicketsweepError as error:
-                if len(work) == 1:
+            except Exception as error:
+                if len(work) == 1 and isinstance(error, UserError):
                     raise
-                found.append(Ended(each.job.trial_id, (), _one_line(error)))
+                found.append(Ended(each.job.trial_id, (), _why(error)))
                 break
         observer.ended(found[-1])
     return found
@@ -146,9 +147,14 @@ def _by_ray(
         compared = ray.remote(num_cpus=1, max_retries=_DEATHS)(_compared)
         observer.begun(len(work))
         waiting = {}
+        present, grows = cluster.capacity.gpus >= 1, cluster.capacity.grows
         for each in work:
-            gpus = 1 if cluster.capacity.gpus >= 1 and each.job.row["device"] != "cpu" else 0
-            task = compared.options(num_gpus=gpus)
+            wants = wants_gpu(each.config, each.job.row)
+            task = compared.options(num_gpus=int(wants and (grows or present)))
+            if wants and grows and not present:
+                observer.phase(
+                    "waiting for a machine with a GPU (--set device=cpu compares without one)"
+                )
             waiting[task.remote(each.job, each.config, shared[each.data], place)] = each.job
         while waiting:
             interrupts.check()
@@ -178,8 +184,7 @@ def _compared(job: Job, config: TrialConfig, dataset: Dataset, storage: str) -> 
         except StopIteration as end:
             return Ended(job.trial_id, end.value, None)
         except Exception as error:
-            kind = "" if isinstance(error, TicketsweepError) else f"{type(error).__name__}: "
-            return Ended(job.trial_id, (), f"{kind}{_one_line(error)}")
+            return Ended(job.trial_id, (), _why(error))
 
 
 def _steps(
@@ -188,6 +193,12 @@ def _steps(
     from ticketsweep.revisit.comparing import compare_trial
 
     return compare_trial(storage, job, config=config, dataset=dataset)
+
+
+def _why(error: Exception) -> str:
+    """What ended a comparison, with its kind where it was not expected."""
+    kind = "" if isinstance(error, TicketsweepError) else f"{type(error).__name__}: "
+    return f"{kind}{_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:
