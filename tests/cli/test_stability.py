@@ -30,6 +30,11 @@ def test_comparisons_are_computed_once_and_then_shown(command, copied: Path) -> 
     agreement = [each for each in records if each["measure"] == "agreement"]
     assert [each["differs"] for each in agreement] == ["data", "init", "init+data"]
     assert all(each["least"] <= each["mean"] <= each["most"] for each in records)
+    csv = command("stability", "single", flags[0], "--storage", copied, "--format", "csv")
+    header, *lines = csv.out.splitlines()
+    assert header.startswith("kind,differs,measure,mean,")
+    assert lines
+    assert all(line.startswith("predictions,") for line in lines)
     by_layer = command("stability", "single", "--by", "model", "--storage", copied)
     assert "fc-16" in by_layer.out.partition("Do the tickets predict the same?")[2]
 
@@ -41,6 +46,19 @@ def test_retraining_and_units_are_shown_with_how_they_were_made(command, copied:
     assert "Do retrained tickets lie in one basin?" in found.out
     assert "Retrained for 8 steps." in " ".join(found.out.split())
     assert "Are tickets of other initial weights the same, relabelled?" in found.out
+
+
+def test_what_is_stored_is_shown_though_nothing_could_be_compared(
+    command, copied: Path, monkeypatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ticketsweep.revisit.comparing.remade_tickets", full)
+    found = command("stability", "single", "--predictions", "--storage", copied)
+    assert found.code == 1
+    assert "fc1" in found.out
+    assert "of 1 trial could not be compared: out of memory" in " ".join(found.err.split())
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,12 @@ def stability(
     """Show how far the tickets of a sweep agree, by layer and by which seed differs.
 
     Comparisons in function (--predictions, --transfer, --connectivity, --align) make the tickets
-    again. They are computed where the storage lacks them, stored, and shown from then on.
+    again. They are computed where the storage lacks them, stored, and shown from then on; with
+    --format csv, those asked for stand in the place of the overlaps.
     """
     from ticketsweep.display.agreement import stability_records
     from ticketsweep.display.comparison import comparison_answer, comparison_document
+    from ticketsweep.display.figures import plural
     from ticketsweep.display.function import function_parts
     from ticketsweep.display.records import as_csv, document
     from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
@@ -126,11 +128,17 @@ def stability(
     elif output is TableFormat.JSON:
         records = function_records(compared, keys=keys)
         emit(document({**comparison_document(found), "comparisons": records}))
-    else:
+    else:  # of one kind of rows: what the tickets have in common, or what was compared
         records = stability_records(found.stability, keys=keys)
+        if kinds:
+            of_kinds = [row for row in compared if row.kind in kinds]
+            records = function_records(of_kinds, keys=keys)
         emit_all(as_csv(list(records[0]) if records else keys, records))
     if lost:
-        raise TrialFailure(f"the tickets of {lost} of {len(rows)} trials could not be compared")
+        why = f": {lost[0]}" if len(set(lost)) == 1 else ""
+        raise TrialFailure(
+            f"the tickets of {len(lost)} of {plural(len(rows), 'trial')} could not be compared{why}"
+        )
 
 
 def _check_options(asked: Asked, address: str | None) -> None:
@@ -151,13 +159,13 @@ def _compare(
     asked: Asked,
     *,
     address: str | None,
-) -> int:
-    """Compute and store what is lacking; returns how many trials could not be compared."""
+) -> list[str]:
+    """Compute and store what is lacking; returns why trials could not be compared, one each."""
     from ticketsweep.revisit.jobs import jobs_of
 
     jobs = jobs_of(database, rows, asked, warn=note)
     if not jobs:
-        return 0
+        return []
     from ticketsweep.display.comparing import ComparingDisplay
     from ticketsweep.display.terminal import stderr_console
 
@@ -178,7 +186,4 @@ def _compare(
     except KeyboardInterrupt:
         say_how_to_go_on(finished=display.done)
         raise typer.Exit(INTERRUPTED) from None
-    errors = [each.error for each in ended if each.error is not None]
-    if errors and len(errors) == len(jobs):
-        raise UserError(errors[0])
-    return len(errors)
+    return [each.error for each in ended if each.error is not None]
