@@ -200,6 +200,16 @@ def test_the_same_arguments_give_the_same_result() -> None:
     assert aligned_overlap(a, b, SYMMETRY, seed=4).pooled.after.chance != plain.pooled.after.chance
 
 
+def test_a_known_matching_gives_what_looking_for_it_gives() -> None:
+    rng = np.random.default_rng(0)
+    a, b = ticket(rng), ticket(rng)
+    known = aligned_overlap(a, b, SYMMETRY, draws=4).matching
+    anew = aligned_overlap(a, b, SYMMETRY, chance="inputs", draws=4)
+    again = aligned_overlap(a, b, SYMMETRY, chance="inputs", draws=4, matching=known)
+    assert again.matching is known
+    assert (again.pooled, again.layers) == (anew.pooled, anew.layers)
+
+
 def with_masks(of: Ticket, **kept: bool) -> Ticket:
     """The same, with everything or nothing of some layers kept."""
     full = {layer: np.full(SHAPES[layer], is_kept) for layer, is_kept in kept.items()}

@@ -176,6 +176,7 @@ def aligned_overlap(
     draws: int = 20,
     restarts: int = 3,
     seed: int = 0,
+    matching: Matching | None = None,
 ) -> AlignedOverlap:
     """Overlap of two tickets' masks before and after matching, each against its chance level.
 
@@ -197,6 +198,8 @@ def aligned_overlap(
         initial weights: the structure of trained ones is lost when they are dealt out.
     draws: >= 2 random masks, where chance is not known exactly.
     restarts: of each matching.
+    matching: of b's units to a's, where an earlier result of the same tickets, `matched_by`,
+        restarts and seed has it; None: looked for.
 
     Returns
     -------
@@ -228,7 +231,7 @@ def aligned_overlap(
         """Gates kept by both tickets, by layer: int64 (L,)."""
         return _shared(a.masks, permuted(other.masks, matching.permutations, symmetry))
 
-    matching = match(b)
+    matching = matching or match(b)
     by_column = _reading_inputs(a.masks, symmetry) if chance == "inputs" else set()
     is_exact = (matched_by, dealt) == ("weights", "masks")
     drawn = np.zeros((0 if is_exact else draws, len(a.masks)))

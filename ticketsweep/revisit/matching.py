@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsweep.analysis.alignment import Agreement, Ticket, aligned_overlap
-from ticketsweep.analysis.matching import match_units, permuted
+from ticketsweep.analysis.matching import Matching, match_units, permuted
 from ticketsweep.errors import ModelError
 from ticketsweep.progress import StageProgress
 from ticketsweep.revisit.jobs import DRAWS, RESTARTS
@@ -79,15 +79,18 @@ def aligned(pack: TicketPack, work: Work) -> Generator[StageProgress, None, Meas
     for first, second in work.pairs:
         a, b = (_ticket(pack, pack.row_of(each)) for each in (first, second))
         measures: dict[str, float | None] = {}
+        matching: Matching | None = None
         for chance, prefix in (("layers", ""), ("inputs", "inputs_")):
-            overlap = aligned_overlap(
+            alignment = aligned_overlap(
                 a,
                 b,
                 symmetry,
                 chance="inputs" if chance == "inputs" else "layers",
                 draws=DRAWS,
                 restarts=RESTARTS,
-            ).pooled
+                matching=matching,
+            )
+            matching, overlap = alignment.matching, alignment.pooled
             for name, agreement in (("", overlap.before), ("matched_", overlap.after)):
                 if not prefix:
                     measures[f"{name}overlap"] = _share(agreement, agreement.shared)
