@@ -30,6 +30,7 @@ token=$PWD/.ray-token-$SLURM_JOB_ID
 "$bin/python" -c 'import secrets; print(secrets.token_hex(32))' > "$token"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
+export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1  # a trial without a share of a GPU sees none
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
@@ -52,7 +53,8 @@ finish() {
 trap finish EXIT
 
 # --overlap: the driver, in this script, uses the same processors as the head's Ray.
-srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
+# A step does not take the job's --cpus-per-task over by itself.
+srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$head" \
     "$bin/ray" start --head --port="$port" --temp-dir="$local_folder" \
     --include-dashboard=false "${started[@]}" &
 steps+=($!)
@@ -62,6 +64,7 @@ for _ in $(seq 120); do
 done
 if [ ${#nodes[@]} -gt 1 ]; then
     srun --overlap --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" \
+        --cpus-per-task="$SLURM_CPUS_PER_TASK" \
         "$bin/ray" start --address="$head:$port" "${started[@]}" &
     steps+=($!)
 fi

@@ -167,3 +167,24 @@ def test_no_file_of_a_cluster_holds_a_secret_or_ends_the_users_other_rays_unaske
     for path in CLUSTER.iterdir():
         if path.suffix in (".yaml", ".sh", ".py"):
             assert not re.search(r"AKIA[0-9A-Z]{16}|api.key\s*[:=]\s*\w{20}", path.read_text())
+
+
+def test_each_step_of_slurm_is_given_the_jobs_processors() -> None:
+    script = (CLUSTER / "slurm.sh").read_text().replace("\\\n", "")
+    steps = [line for line in script.splitlines() if line.strip().startswith("srun ")]
+    assert len(steps) == 2
+    assert all('--cpus-per-task="$SLURM_CPUS_PER_TASK"' in step for step in steps)
+
+
+def test_the_network_policy_lets_the_submitter_and_the_operator_in() -> None:
+    job, policy = yaml.safe_load_all((CLUSTER / "kuberay.yaml").read_text())
+    let_in = [
+        of["podSelector"]["matchLabels"]
+        for rule in policy["spec"]["ingress"]
+        if "ports" in rule
+        for of in rule["from"]
+    ]
+    assert let_in == [
+        {"batch.kubernetes.io/job-name": job["metadata"]["name"]},
+        {"app.kubernetes.io/component": "kuberay-operator"},
+    ]
