@@ -12,7 +12,7 @@ import torch
 
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.errors import DataError, ModelError, StorageError, UserError
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.progress import Alive, Progress, StageProgress
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
@@ -437,3 +437,18 @@ def test_the_stored_file_says_what_it_is(done) -> None:
     storage, outcome, _ = done
     path = storage.trial_file("trials", "s", str(outcome.row["trial_id"]))
     assert pq.read_metadata(path).metadata[b"ticketsweep.table"] == b"trials"
+
+
+def test_a_trial_shows_signs_of_life_while_its_storage_is_away(
+    digits: Dataset, storage: Storage
+) -> None:
+    root = storage.local
+    assert root is not None
+    root.rename(root.with_name("away"))
+    trial = run_trial(small(), dataset=digits, storage=storage, sweep="s", patience=60)
+    report = next(trial)
+    assert isinstance(report, Alive)
+    assert "is away" in report.waiting
+    root.with_name("away").rename(root)
+    assert isinstance(next(trial), (Progress, StageProgress))
+    trial.close()

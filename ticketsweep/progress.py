@@ -23,7 +23,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Alive:
-    """A sign of life between two logged steps: some more have been done."""
+    """A sign of life between two logged steps.
+
+    Attributes
+    ----------
+    waiting: why the storage has to be waited for; empty where some more steps have been done.
+    """
+
+    waiting: str = ""
 
 
 UNDER_WAY = "under_way"

@@ -15,9 +15,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import UnreadableFile
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.patience import patiently
+from ticketsweep.store.patience import patiently, waiting
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
 from ticketsweep.train.checkpoint import Checkpoints
@@ -79,6 +80,7 @@ class TrialOutcome:
 
 
 DataKey = tuple[str, int | None]
+T = TypeVar("T")
 
 
 def data_key(config: TrialConfig) -> DataKey:
@@ -157,9 +159,17 @@ def run_trial(
     DeviceLost: a process has to be started for this trial, and for any other.
     """
     identity = identify(config, dataset)
-    stored = patiently(
-        lambda: reuse_trial(storage, sweep, identity, search=search), seconds=patience
-    )
+
+    def persist(action: Callable[[], T]) -> Generator[Alive, None, T]:
+        trying = waiting(action, seconds=patience)
+        while True:
+            try:
+                yield Alive(waiting=next(trying))
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+
+    stored = yield from persist(lambda: reuse_trial(storage, sweep, identity, search=search))
     if stored is not None:
         return TrialOutcome(stored, stability=None, reused=True)
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
@@ -168,10 +178,12 @@ def run_trial(
     packs, step = Packs((len(replicates),), done=0), 0
     device = _device(config.device)
     checkpoint = CheckpointFile(storage, identity)
-    passed = _rungs_passed(storage, sweep, identity) if rungs else {}
+    passed: dict[str, float] = {}
+    if rungs:
+        passed = yield from persist(lambda: _rungs_passed(storage, sweep, identity))
 
-    def store(rows: TrialRows) -> None:
-        patiently(lambda: write_trial(storage, sweep, rows), seconds=patience)
+    def store(rows: TrialRows) -> Generator[Alive, None, None]:
+        yield from persist(lambda: write_trial(storage, sweep, rows))
 
     common = identity_columns(config, sweep, identity) | {
         "search": search,
@@ -188,7 +200,7 @@ def run_trial(
             log_points=CURVE_POINTS,
             device=device,
             checkpoints=Checkpoints(
-                _Lenient(checkpoint), seconds=config.checkpoint_seconds, device=device
+                _Lenient(checkpoint, patience), seconds=config.checkpoint_seconds, device=device
             ),
             pack=config.pack,
             snapshots=config.snapshots,
@@ -210,7 +222,7 @@ def run_trial(
                 passed |= at_rung(report)
                 going_on = {UNDER_WAY: 1.0, **({"failures": float(failures)} if failures else {})}
                 row = _with_metrics(rows.trial, passed | going_on) | {"status": "stopped"}
-                store(dataclasses.replace(rows, trial=row))
+                yield from store(dataclasses.replace(rows, trial=row))
                 yield Rung(row)
             elif isinstance(report, Alive):
                 yield report
@@ -231,12 +243,12 @@ def run_trial(
             "wall_seconds": time.perf_counter() - clock,
             "metrics": {"failures": float(failures + 1)},
         }
-        store(TrialRows(trial=row, replicates=[], masks=[], curves=[]))
+        yield from store(TrialRows(trial=row, replicates=[], masks=[], curves=[]))
         checkpoint.delete()  # going on from it would end alike
         return TrialOutcome(row, stability=None, reused=False)
     rows = _rows_of(tickets, replicates, common, started=clock, packs=len(packs.sizes))
     rows = dataclasses.replace(rows, trial=_with_metrics(rows.trial, passed))
-    store(rows)
+    yield from store(rows)
     checkpoint.delete()
     return TrialOutcome(rows.trial, ticket_stability(tickets, replicates), reused=False)
 
@@ -282,12 +294,16 @@ def _with_metrics(row: Mapping[str, object], more: Mapping[str, float]) -> dict[
 
 @dataclass(frozen=True)
 class _Lenient:
-    """A checkpoint that may fail to be written: the one before stays, and the trial goes on."""
+    """A checkpoint that may fail to be written: the one before stays, and the trial goes on.
+
+    To read it, a storage that is away is waited for: to begin anew may cost hours.
+    """
 
     file: CheckpointFile
+    patience: float
 
     def read(self) -> bytes | None:
-        return self.file.read()
+        return patiently(self.file.read, seconds=self.patience)
 
     def write(self, content: bytes) -> None:
         with contextlib.suppress(StorageError):

@@ -141,3 +141,16 @@ def test_of_many_at_once_exactly_one_gets_it(storage):
         for thread in threads:
             thread.join()
         assert sorted(outcomes) == ["held"] + ["refused"] * 7
+
+
+def test_a_first_write_that_takes_longer_than_a_renewal_costs_nobody_the_claim(
+    storage, monkeypatch
+):
+    def slowly(*what: Any, put=claims.put) -> None:
+        time.sleep(0.2)
+        put(*what)
+
+    monkeypatch.setattr(claims, "put", slowly)
+    with run(storage) as claim:
+        time.sleep(0.1)
+        claim.check()

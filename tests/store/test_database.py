@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ticketsweep.errors import StorageError
+from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import open_database
 from ticketsweep.store.schema import SCHEMAS, unpack_mask
 from ticketsweep.store.writer import copy_trial, write_sweep, write_trial
@@ -98,3 +99,21 @@ def test_a_reader_sees_what_is_written_after_it_was_opened(storage, make_trial):
     assert database.sql("select status from trials")["status"].to_pylist() == ["failed"]
     write_trial(storage, "a", make_trial())
     assert database.sql("select status from trials")["status"].to_pylist() == ["complete"]
+
+
+def test_a_local_storage_that_is_away_is_no_empty_one(storage, database, make_trial):
+    write_trial(storage, "a", make_trial("t0"))
+    checkpoint = CheckpointFile(storage, "t0")
+    assert checkpoint.read() is None
+    storage.local.rename(storage.local.with_name("away"))
+    for read in (database.trials, lambda: database.find_complete("t0"), checkpoint.read):
+        with pytest.raises(StorageError, match="is away: its folders are not there"):
+            read()
+    storage.local.with_name("away").rename(storage.local)
+    assert database.find_complete("t0") == "a"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_none(storage):
+    (storage.local / "checkpoints" / "t0.safetensors").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot read"):
+        CheckpointFile(storage, "t0").read()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ticketsweep.errors import StorageError
+from ticketsweep.errors import MissingStorage, StorageError
 from ticketsweep.store import patience
 from ticketsweep.store.patience import patiently
 
@@ -54,3 +54,29 @@ def test_other_errors_are_not_waited_for(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         patiently(lambda: 1 // 0, seconds=100)
     assert away.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (MissingStorage("no such database"), None),
+        (StorageError("refused"), PermissionError(13, "Permission denied")),
+        (StorageError("refused"), OSError("AWS Error NO_SUCH_BUCKET during PutObject operation")),
+        (StorageError("refused"), OSError("AWS Error ACCESS_DENIED during PutObject operation")),
+    ],
+)
+def test_a_fault_that_does_not_pass_is_not_waited_for(monkeypatch, fault, cause):
+    away = Away(monkeypatch, 0)
+
+    def refused() -> None:
+        raise fault from cause
+
+    with pytest.raises(StorageError):
+        patiently(refused, seconds=100)
+    assert away.pauses == []
+
+
+def test_who_waits_is_told_for_what(monkeypatch):
+    away, said = Away(monkeypatch, 2), []
+    assert patiently(away, seconds=100, on_wait=said.append) == "stored"
+    assert said == ["waiting for the storage: it is full"] * 2

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store.files import put, remove
-from ticketsweep.store.paths import Storage
+from ticketsweep.store.paths import Storage, reason
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,20 @@ class CheckpointFile:
     trial_id: str
 
     def read(self) -> bytes | None:
-        """The whole content; None if there is no such file, or none that can be read."""
+        """The whole content; None if there is no such file.
+
+        Raises StorageError where the storage cannot be read: the file may well be there.
+        """
         try:
             with self.storage.filesystem.open_input_file(self._path) as stream:
                 content: bytes = stream.read()
-        except (pa.ArrowException, OSError):
-            return None  # the trial begins anew, which loses time and nothing else
+        except FileNotFoundError:
+            self.storage.check_there()
+            return None
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"storage {self.storage.uri}: cannot read {self._path}: {reason(error)}"
+            ) from error
         return content
 
     def write(self, content: bytes) -> None:

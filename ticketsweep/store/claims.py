@@ -63,9 +63,13 @@ class Claim:
                 f"same command again)"
             )
 
+    def announce(self) -> None:
+        """Write the claim, which is then to be renewed. Raises StorageError where that fails."""
+        with self._lock:
+            self._write()
+
     def acquire(self, waiting: Callable[[str], None]) -> None:
         """Wait until no other claim stands. Raises StorageError if one does."""
-        self._write()
         watched: dict[str, tuple[bytes, float]] = {}
         while others := self._others():
             rivals = {}
@@ -86,8 +90,9 @@ class Claim:
                     waiting(f"waiting to see whether {_named(other)} is still running")
             if rivals:
                 time.sleep(_PAUSE_SECONDS)
-        self._content["held"] = True
-        self._write()
+        with self._lock:
+            self._content["held"] = True
+            self._write()
 
     def renew_until_released(self) -> None:
         """What the thread does that keeps the claim alive."""
@@ -123,8 +128,9 @@ class Claim:
         put(self._storage, self._path, pa.py_buffer(json.dumps(self._content).encode()))
 
     def _bury(self, path: str) -> None:
-        self._dead.add(path)
-        remove(self._storage, path)
+        with self._lock:
+            self._dead.add(path)
+            remove(self._storage, path)
 
     def _others(self) -> dict[str, bytes]:
         found = {}
@@ -174,7 +180,8 @@ def claimed(
     claim = Claim(storage, sweep, work)
     renewal = threading.Thread(target=claim.renew_until_released, name="claim", daemon=True)
     try:
-        renewal.start()
+        claim.announce()
+        renewal.start()  # not before: it would miss the file and take its own claim for buried
         claim.acquire(waiting)
         yield claim
     finally:

@@ -39,7 +39,9 @@ _QUARANTINE = "quarantine"
 _COMPACTED = "compacted"
 _CLAIMS = "claims"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
-_TEMPORARY = re.compile(r"\..+\.parquet\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
+_TEMPORARY = re.compile(
+    r"\..+\.(parquet|json)\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp"
+)
 
 
 def default_storage() -> str:
@@ -154,7 +156,7 @@ class Storage:
         return cls(uri, filesystem, root.rstrip("/"), Path(root))
 
     def _create(self) -> None:
-        self._look([self.root])  # where a service is down, one request fails sooner than six
+        self._infos([self.root])  # where a service is down, one request fails sooner than six
         probe = f"{self.root}/.probe-{secrets.token_hex(8)}"
         try:
             for table in SCHEMAS:
@@ -174,7 +176,7 @@ class Storage:
             f"name another with --storage or ${STORAGE_VARIABLE}"
         )
         folders = [self.root, *(self._folder(table) for table in SCHEMAS)]
-        root, *tables = self._look(folders)
+        root, *tables = self._infos(folders)
         if root.type == pafs.FileType.NotFound:
             raise MissingStorage(f"storage {self.uri} does not exist ({remedy})")
         if all(info.type != pafs.FileType.Directory for info in tables):
@@ -189,6 +191,17 @@ class Storage:
         An object store has none, and says itself that it cannot be reached.
         """
         return self.local is None or (self.local / "trials").is_dir()
+
+    def check_there(self) -> None:
+        """Raises StorageError where a local database that was opened has gone: it is no empty one.
+
+        Any folder of a table makes a database, as where it is opened.
+        """
+        if self.local is not None and not any((self.local / name).is_dir() for name in SCHEMAS):
+            raise StorageError(
+                f"storage {self.uri} is away: its folders are not there "
+                f"(mount it again, or put it back)"
+            )
 
     def _folder(self, table: Table, sweep: str | None = None) -> str:
         folder = f"{self.root}/{table}"
@@ -302,8 +315,9 @@ class Storage:
     def leftovers(self, sweep: str) -> list[Leftover]:
         """Temporary files below a sweep's folders."""
         found = []
-        for table in SCHEMAS:
-            for info in self._list(self._folder(table, sweep)):
+        folders = [self._folder(table, sweep) for table in SCHEMAS]
+        for folder in (*folders, self.claims_folder(sweep)):
+            for info in self._list(folder):
                 if match := _TEMPORARY.fullmatch(info.base_name):
                     pid, mtime_ns = int(match["pid"]), info.mtime_ns or 0
                     found.append(Leftover(info.path, match["host"], pid, mtime_ns))
@@ -319,6 +333,11 @@ class Storage:
         return [info for info in self._look(selector) if info.type == pafs.FileType.File]
 
     def _look(self, at: list[str] | pafs.FileSelector) -> list[pafs.FileInfo]:
+        infos = self._infos(at)
+        self.check_there()
+        return infos
+
+    def _infos(self, at: list[str] | pafs.FileSelector) -> list[pafs.FileInfo]:
         try:
             infos: list[pafs.FileInfo] = self.filesystem.get_file_info(at)
         except (pa.ArrowException, OSError) as error:

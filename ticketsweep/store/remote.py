@@ -107,6 +107,14 @@ def is_service_fault(error: BaseException) -> bool:
     return _SERVICE.search(str(error)) is not None
 
 
+def is_permanent(error: BaseException | None) -> bool:
+    """Whether a storage has refused for a reason that does not pass: no permission, no bucket."""
+    if isinstance(error, PermissionError):
+        return True
+    text = str(error)
+    return bool(_NO_BUCKET.search(text) or (_SERVICE.search(text) and _REFUSED.search(text)))
+
+
 def remedy(error: BaseException) -> str | None:
     """What to do about an error of an object store; None if it is not one that is known."""
     text = str(error)

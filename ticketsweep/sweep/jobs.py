@@ -47,6 +47,7 @@ class JobQueue:
         self._jobs: dict[str, Suggestion] = {}
         self._places: Callable[[], int] = lambda: 0
         self._on_stored: Callable[[str, Row], None] | None = None
+        self._on_wait: Callable[[str], None] | None = None
         self.exhausted = False
 
     @property
@@ -54,15 +55,22 @@ class JobQueue:
         """Trials of the sweep that need not be run."""
         return len(self._search.finished) - len(self._again)
 
-    def open(self, *, places: Callable[[], int], on_stored: Callable[[str, Row], None]) -> None:
+    def open(
+        self,
+        *,
+        places: Callable[[], int],
+        on_stored: Callable[[str, Row], None],
+        on_wait: Callable[[str], None],
+    ) -> None:
         """Begin to give out jobs.
 
         Parameters
         ----------
         places: tells how many may be out at the moment; machines may join.
         on_stored: told of every trial (its id and row) that is stored from now on.
+        on_wait: told, before each pause, why the storage has to be waited for.
         """
-        self._places, self._on_stored = places, on_stored
+        self._places, self._on_stored, self._on_wait = places, on_stored, on_wait
 
     def look_ahead(self) -> bool:
         """Whether there is any job; the first one is kept for `next`."""
@@ -105,7 +113,8 @@ class JobQueue:
         return suggestion
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        return patiently(action, seconds=self._settings.storage_seconds)
+        seconds = self._settings.storage_seconds
+        return patiently(action, seconds=seconds, on_wait=self._on_wait)
 
     def _finish(self, row: Row) -> None:
         self._search.tell(row)

@@ -6,6 +6,7 @@ holds nobody up: what could not be written waits, in memory, and follows with th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -30,9 +31,10 @@ class MirroredJournal(BaseJournalBackend):
         self._unread: list[dict[str, Any]] = []
         self._first = 0  # number of the first unread line
         self._unwritten = b""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in (path, path.with_name(f"{path.name}.lock")):
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in (path, path.with_name(f"{path.name}.lock")):
+                leftover.unlink(missing_ok=True)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Lines from this number on; earlier ones are then forgotten, since nobody asks twice."""

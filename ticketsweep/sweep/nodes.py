@@ -70,11 +70,18 @@ def _digest(package: Path) -> str:
 def _appears(token: Path) -> bool:
     """Whether the file is there, or soon will be."""
     until = time.monotonic() + _SECONDS_TO_APPEAR
-    while not token.exists():
+    while not _is_seen(token):
         if time.monotonic() > until:
             return False
         time.sleep(0.1)
     return True
+
+
+def _is_seen(token: Path) -> bool:
+    try:
+        return token.exists()
+    except OSError:  # a stale mount, or a folder that may not be entered
+        return False
 
 
 @contextlib.contextmanager

@@ -125,7 +125,11 @@ def _run_claimed(
     finally:
         search.close()
     database = Database(storage)
-    found = patiently(lambda: database.trials(settings.name), seconds=settings.storage_seconds)
+    found = patiently(
+        lambda: database.trials(settings.name),
+        seconds=settings.storage_seconds,
+        on_wait=observer.phase,
+    )
     rows = found.to_pylist()
     return SweepOutcome(settings.name, tuple(rows), interrupted, queue.exhausted)
 
@@ -182,7 +186,11 @@ def _run(
             stored=queue.stored,
             concurrency=_concurrency(spec, capacity),
         )
-        queue.open(places=lambda: _concurrency(spec, capacity), on_stored=observer.trial_finished)
+        queue.open(
+            places=lambda: _concurrency(spec, capacity),
+            on_stored=observer.trial_finished,
+            on_wait=observer.phase,
+        )
         run_jobs(
             queue,
             settings,

@@ -218,8 +218,9 @@ class _Scheduler(FIFOScheduler):
                 self._tracker.log(job.trial_id, figures.pop("step"), figures)
             case StageProgress():
                 self._observer.trial_progressed(job.trial_id, report)
-            case Alive():
-                pass
+            case Alive(waiting):
+                if waiting:
+                    self._observer.phase(f"a trial is waiting for the storage: {waiting}")
             case Stored(row):
                 self._tracker.finish(job.trial_id, row)
                 self._queue.done(key, row)
