@@ -65,7 +65,9 @@ class Point:
 
 
 def space(tree: dict[str, Any], **block: Any) -> SweepSpec:
-    return parse_space({**tree, "sweep": {"name": "test", **block}}, source="space.yaml")
+    return parse_space(
+        {**tree, "sweep": {"name": "test", "resources": {"gpus": 1}, **block}}, source="space.yaml"
+    )
 
 
 def faults_of(tree: dict[str, Any], **block: Any) -> list[str]:
@@ -644,3 +646,26 @@ def test_every_published_space_is_sound():
     folder = Path(__file__).parents[1] / "search_spaces"
     for path in folder.glob("*.yaml"):
         read_space(path).sample(Drawn(0))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"device": "cuda"}, "device must be auto or cpu where sweep.resources.gpus is 0"),
+        ({"sweep": {"resources": {"gpus": 1.5}}}, "sweep.resources.gpus must be <= 1"),
+        (
+            {
+                "train": {"steps": {"choice": [50, 100]}},
+                "sweep": {"scheduler": {"asha": {"grace_steps": 50}}},
+            },
+            "sweep.scheduler.asha.grace_steps must be < train.steps, 50",
+        ),
+    ],
+)
+def test_settings_that_would_be_without_effect_are_refused(raw: dict[str, Any], message: str):
+    searched = {"gate": {"l0_strength": {"uniform": [1.0, 2.0]}}, "sweep": {"name": "s"}}
+    raw = searched | raw
+    raw["sweep"] = {"name": "s"} | raw["sweep"]
+    with pytest.raises(ConfigError) as caught:
+        parse_space(raw, source="x.yaml")
+    assert message in " ".join(str(caught.value).split())

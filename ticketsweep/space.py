@@ -55,7 +55,7 @@ class Resources(Section):
     """What one trial is given. Fractions share a processor or a GPU among trials."""
 
     cpus: float = Field(1, gt=0, le=10_000, description="processors per trial; also its threads")
-    gpus: float = Field(0, ge=0, le=1024, description="GPUs per trial; fractions share one")
+    gpus: float = Field(0, ge=0, le=1, description="share of one GPU; packs are not spread")
 
 
 class Asha(Section):
@@ -342,7 +342,7 @@ def _faults_of_settings(block: Mapping[str, Any]) -> list[Fault]:
 
 def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
     """Faults of the `sweep:` block together with the trials that it searches."""
-    faults = _faults_of_absence(block, tree)
+    faults = _faults_of_absence(block, tree) + _faults_of_sharing(block, tree)
     objectives = block.get("objectives")
     if isinstance(objectives, Mapping) and "stability" in objectives:
         counts = tree.get("replicates", {})
@@ -362,6 +362,25 @@ def _faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> li
             for key, node in walk(tree, "")
             if isinstance(node, Uniform)
         ]
+    return faults
+
+
+def _faults_of_sharing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
+    """Faults of trials that would have no GPU, or no rung at which they may be stopped."""
+    if validate(SweepSettings, block):  # reported by itself
+        return []
+    settings = SweepSettings.model_validate(block)
+    grace = None if settings.scheduler is None else settings.scheduler.asha.grace_steps
+    faults = []
+    for trial in corners(tree):
+        if trial.get("device") == "cuda" and settings.resources.gpus == 0:
+            rule = "must be auto or cpu where sweep.resources.gpus is 0"
+            faults.append(Fault("device", "cuda", rule, "or let sweep.resources.gpus be 1"))
+        train = trial.get("train")
+        steps = TrialConfig().train.steps if not isinstance(train, Mapping) else train.get("steps")
+        if grace is not None and isinstance(steps, int) and grace >= steps:
+            rule = f"must be < train.steps, {steps}: nothing would be stopped early"
+            faults.append(Fault("sweep.scheduler.asha.grace_steps", grace, rule))
     return faults
 
 

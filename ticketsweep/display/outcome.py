@@ -16,6 +16,7 @@ from ticketsweep.display.networks import diverged_note, diverged_notes, networks
 from ticketsweep.display.sweeps import objectives_text
 from ticketsweep.display.terminal import paragraph
 from ticketsweep.display.trials import best_trials, one_trial
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.comparison import gates_of
 from ticketsweep.results.rows import finite_number
 from ticketsweep.results.summary import Summary
@@ -42,7 +43,11 @@ def sweep_outcome(
     storage: as the user named it; None where the default was taken.
     """
     counts = [out_of(summary.count("complete"), samples, "complete")]
-    counts += [f"{n} {state}" for state in ("stopped", "failed") if (n := summary.count(state))]
+    counts += [
+        f"{n} {state.replace('_', ' ')}"
+        for state in (UNDER_WAY, "stopped", "failed")
+        if (n := summary.count(state))
+    ]
     parts: list[RenderableType] = [_heading(f"{summary.name}: {', '.join(counts)}"), ""]
     if summary.best:
         parts += [best_trials(console, summary), ""]

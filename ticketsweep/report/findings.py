@@ -8,10 +8,11 @@ from statistics import fmean
 
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.figures import first_line, plural, short
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.report.text import label, overlap, percent, row_of, same_init, with_sd
 from ticketsweep.results.networks import STRONG, Network
 from ticketsweep.results.report import ReportData
-from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
+from ticketsweep.results.rows import Row, config_of, figure_of, setting_of, state_of
 
 MUCH_UNDECIDED = 0.05
 _FEW_TRIALS = 10
@@ -192,11 +193,11 @@ def _cautions(data: ReportData) -> Iterator[str]:
 
 
 def _lost(data: ReportData) -> Iterator[str]:
-    for state in ("failed", "stopped"):
-        rows = [row for row in data.view.trials if row["status"] == state]
+    for state in ("failed", "stopped", UNDER_WAY):
+        rows = [row for row in data.view.trials if state_of(row) == state]
         if rows:
             first = f": {first_line(rows[0].get('error'))}" if state == "failed" else ""
-            yield f"{plural(len(rows), 'trial')} {state}{first}."
+            yield f"{plural(len(rows), 'trial')} {state.replace('_', ' ')}{first}."
     if data.summary.diverged:
         count = sum(len(steps) for steps in data.summary.diverged.values())
         verb = "is" if count == 1 else "are"

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ticketsweep.progress import UNDER_WAY
+
 Row = Mapping[str, Any]
 
 
@@ -23,6 +25,12 @@ def figure_of(row: Row, name: str) -> float | None:
     if value is None and row.get("metrics"):
         value = dict(row["metrics"]).get(name)  # Arrow hands a map out as a list of pairs
     return finite_number(value)
+
+
+def state_of(row: Row) -> str:
+    """A trial's status; `under_way` where its ticket at a rung is stored and it may still go on."""
+    is_under_way = row["status"] == "stopped" and figure_of(row, UNDER_WAY)
+    return UNDER_WAY if is_under_way else str(row["status"])
 
 
 def config_of(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ticketsweep.results.comparison import figures_of_agreement, stability_by
 from ticketsweep.results.fronts import fronts
 from ticketsweep.results.networks import NETWORKS, Difference, differences
 from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
-from ticketsweep.results.rows import Row, config_of, figure_of
+from ticketsweep.results.rows import Row, config_of, figure_of, state_of
 from ticketsweep.results.spread import Spread, spread_of
 from ticketsweep.store.database import Database
 
@@ -56,8 +56,8 @@ class Summary:
     diverged: Mapping[str, Sequence[int]]
 
     def count(self, state: str) -> int:
-        """Number of trials in a state."""
-        return Counter(row["status"] for row in self.rows)[state]
+        """Number of trials in a state (`state_of`)."""
+        return Counter(state_of(row) for row in self.rows)[state]
 
     @property
     def metrics(self) -> list[str]:

@@ -12,7 +12,14 @@ from ticketsweep.config import EXECUTION_FIELDS
 from ticketsweep.distributions import parse_tree, walk
 from ticketsweep.errors import SweepError, did_you_mean
 from ticketsweep.results.ranking import USUAL_OBJECTIVES, Objectives
-from ticketsweep.results.rows import Row, config_of, dotted_keys, finite_number, setting_of
+from ticketsweep.results.rows import (
+    Row,
+    config_of,
+    dotted_keys,
+    finite_number,
+    setting_of,
+    state_of,
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class SweepView:
         return max(times, default=None)
 
     def count(self, state: str) -> int:
-        """Number of trials in a state."""
-        return Counter(str(row["status"]) for row in self.trials)[state]
+        """Number of trials in a state (`state_of`)."""
+        return Counter(state_of(row) for row in self.trials)[state]
 
 
 def sweep_views(sweeps: Sequence[Row], trials: Sequence[Row]) -> list[SweepView]:

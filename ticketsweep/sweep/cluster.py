@@ -23,6 +23,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Results go into the mask database; Tune's own CSV, JSON and TensorBoard files are not written.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial without a share of a GPU sees none.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # Ctrl-C is ours: Tune's handler would wait for every running step.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Tune's new console prints a header even when told to be silent; progress is ours.

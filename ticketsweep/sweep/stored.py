@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ticketsweep.progress import UNDER_WAY
-from ticketsweep.results.rows import Row, figure_of
+from ticketsweep.results.rows import Row, figure_of, state_of
 from ticketsweep.space import SweepSettings
 
 
@@ -16,7 +16,7 @@ def failures_of(row: Row) -> int:
 
 def was_cut_off(row: Row) -> bool:
     """Whether a trial that came to a rung was neither stopped there nor came to its end."""
-    return bool(row["status"] == "stopped" and figure_of(row, UNDER_WAY))
+    return state_of(row) == UNDER_WAY
 
 
 def to_be_tried_again(rows: Iterable[Row], settings: SweepSettings) -> list[Row]:

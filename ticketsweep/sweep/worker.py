@@ -11,10 +11,11 @@ import torch
 from ray import tune
 
 from ticketsweep.config import TrialConfig
-from ticketsweep.errors import UserError
+from ticketsweep.errors import MissingStorage, StorageError, UserError
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
+from ticketsweep.store.remote import is_remote
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import DataKey, TrialOutcome, data_key, run_trial
 
@@ -44,6 +45,16 @@ class Refused:
 Report = Started | Progress | StageProgress | Alive | Rung | Stored | Refused
 
 
+def _open(storage: str) -> Storage:
+    """The storage, which the driver has opened before: a folder that is missing is away."""
+    try:
+        return Storage.open(storage, create=False)
+    except MissingStorage as error:
+        if is_remote(storage):
+            raise
+        raise StorageError(str(error)) from error
+
+
 class TrialWorker(tune.Trainable):
     """Tune's view of `run_trial`: one `step` is the stretch up to the next report.
 
@@ -69,8 +80,9 @@ class TrialWorker(tune.Trainable):
         if 0 < gpus < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(gpus)  # the others have the rest
         self._datasets, self._sweep, self._patience = datasets, sweep, patience
+        self._gpus = gpus
         # (`_storage` is taken by Tune.)
-        self._masks = patiently(lambda: Storage.open(storage, create=False), seconds=patience)
+        self._masks = patiently(lambda: _open(storage), seconds=patience)
         self._training = self._reports(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -86,6 +98,8 @@ class TrialWorker(tune.Trainable):
     def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
         yield Started()
         config = TrialConfig.model_validate(json.loads(job["config"]))
+        if self._gpus == 0 and config.device == "auto":  # a cluster's Ray may show it others' GPUs
+            config = config.model_copy(update={"device": "cpu"})
         trial: Generator[Report, None, TrialOutcome] = run_trial(
             config,
             dataset=self._datasets[data_key(config)],
