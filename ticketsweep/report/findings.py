@@ -63,6 +63,15 @@ def _found(data: ReportData) -> Iterator[str]:
         return
     first = data.best[0].row
     yield _ticket(data, first)
+    for each in data.summary.differences.get(str(first["trial_id"]), []):
+        side = "above" if each.mean >= 0 else "below"
+        yield (
+            f"Its {each.of.label} lies {100 * abs(each.mean):.1f} points {side} "
+            f"{_named(each.less)} ({100 * each.low:+.1f} to {100 * each.high:+.1f} over "
+            f"{plural(each.n, 'replicate')})."
+        )
+    yield from _agreement(data, first)
+    yield from _attribution(data)
     front = [each.row for each in data.summary.ranked if each.rank == 1]
     sparsest = max(front, key=lambda row: figure_of(row, "sparsity") or 0.0)
     if sparsest is not first and (accuracy := data.mean_accuracy(sparsest)) is not None:
@@ -70,15 +79,6 @@ def _found(data: ReportData) -> Iterator[str]:
             f"The sparsest of rank 1, trial {short(sparsest['trial_id'])}, leaves out "
             f"{percent(figure_of(sparsest, 'sparsity'))} of the weights and still reaches "
             f"{percent(accuracy)}."
-        )
-    yield from _agreement(data, first)
-    yield from _attribution(data)
-    for each in data.summary.differences.get(str(first["trial_id"]), []):
-        side = "above" if each.mean >= 0 else "below"
-        yield (
-            f"Its {each.of.label} lies {100 * abs(each.mean):.1f} points {side} "
-            f"{_named(each.less)} ({100 * each.low:+.1f} to {100 * each.high:+.1f} over "
-            f"{plural(each.n, 'replicate')})."
         )
 
 

@@ -174,6 +174,11 @@ def _run(
                 f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
                 f"{capacity.cpus:g} and {capacity.gpus:g}: it waits until the cluster has grown"
             )
+        if capacity.gpus and not settings.resources.gpus:
+            observer.warn(
+                "trials train on CPUs though there are GPUs, since sweep.resources.gpus is 0 "
+                "(1 gives each trial one, 0.25 a quarter: --set sweep.resources.gpus=1)"
+            )
 
         def check() -> None:
             interrupts.check()
