@@ -13,7 +13,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torchvision
@@ -21,7 +21,15 @@ import triton
 from torch import Tensor, nn
 
 from tests.benchmarks.cases import Case
-from tests.benchmarks.steps import Shape, Step, batch, gated_step, model_of, replicates_of
+from tests.benchmarks.steps import (
+    Shape,
+    Step,
+    batch,
+    gated_step,
+    model_of,
+    packed_and_in_turn,
+    replicates_of,
+)
 from ticketsweep.train.gates.kernels import kernels_for
 from ticketsweep.train.models import prunable
 from ticketsweep.train.pack import Layout, set_precision
@@ -56,22 +64,11 @@ def pack_cases() -> Iterator[Case]:
         ("resnet-20", 16, 128, (3, 32, 32), "tf32", "<= 1/4 = 0.25"),
     ):
         set_precision(precision)
-        build = model_of(name, shape)
         images, labels = (each.to(CUDA) for each in batch(replicates, size, shape))
-        plan = replicates_of(replicates)
-        alone = [
-            gated_step(build, [plan[r]], images[r : r + 1], labels[r : r + 1])
-            for r in range(replicates)
-        ]
-
-        def one_after_the_other(steps: Sequence[Step] = alone) -> None:
-            for step in steps:
-                step()
-
         yield _case(
             f"a step of {replicates} replicates in a pack, {name}, batch {size}, {precision}",
             f"{replicates} steps, one replicate each", target,
-            gated_step(build, plan, images, labels), one_after_the_other,
+            *packed_and_in_turn(model_of(name, shape), images, labels),
         )  # fmt: skip
 
 

@@ -164,23 +164,29 @@ def pack_cases() -> Iterator[Case]:
         ("lenet-300-100", 8, 128, (1, 28, 28), "<= 1"),
         ("resnet-20", 4, 32, (3, 32, 32), "<= 1"),
     ):
-        build = model_of(name, shape)
         images, labels = batch(replicates, size, shape)
-        plan = replicates_of(replicates)
-        alone = [
-            gated_step(build, [plan[r]], images[r : r + 1], labels[r : r + 1])
-            for r in range(replicates)
-        ]
-
-        def one_after_the_other(steps: Sequence[Step] = alone) -> None:
-            for step in steps:
-                step()
-
         yield _case(
             f"a step of {replicates} replicates in a pack, {name}, batch {size}",
             f"{replicates} steps, one replicate each", target,
-            gated_step(build, plan, images, labels), one_after_the_other,
+            *packed_and_in_turn(model_of(name, shape), images, labels),
         )  # fmt: skip
+
+
+def packed_and_in_turn(
+    build: Callable[[], nn.Module], images: Tensor, labels: Tensor
+) -> tuple[Step, Step]:
+    """A step of all replicates in a pack, and one of each after the other."""
+    plan = replicates_of(len(images))
+    alone = [
+        gated_step(build, [each], images[at : at + 1], labels[at : at + 1])
+        for at, each in enumerate(plan)
+    ]
+
+    def one_after_the_other() -> None:
+        for step in alone:
+            step()
+
+    return gated_step(build, plan, images, labels), one_after_the_other
 
 
 def _against_ordinary(
