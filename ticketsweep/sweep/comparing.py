@@ -130,10 +130,9 @@ def _by_ray(
 ) -> list[Ended]:
     """A task for each trial."""
     observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
-    from ticketsweep.sweep.cluster import connect  # first: it sets Ray's environment
-
-    # isort: split
     import ray
+
+    from ticketsweep.sweep.cluster import connect
 
     place = storage.uri if storage.local is None else str(storage.local)
     size = sum(each.train_images.nbytes + each.test_images.nbytes for each in datasets.values())

@@ -147,9 +147,7 @@ def _run(
 ) -> None:
     """Start or join Ray and let it run the queue's jobs."""
     observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
-    from ticketsweep.sweep.cluster import connect  # first: it sets Ray's environment
-
-    # isort: split
+    from ticketsweep.sweep.cluster import connect
     from ticketsweep.sweep.tuning import run_jobs
 
     settings = spec.settings
