@@ -24,7 +24,7 @@ from ticketsweep.store.scanning import BoundedDataset
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
 from ticketsweep.store.sql import Answer, ScanError, check_query, mentioned_tables, run_query
 
-_ATTEMPTS = 20  # a reader gives up on a storage that changes under every one of them
+_ATTEMPTS = 100  # a reader gives up on a storage that changes under every one of them
 
 
 def open_database(uri: str) -> Database:
