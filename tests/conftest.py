@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+import ticketsweep.sweep  # noqa: F401  # Ray's environment, before a test imports Ray itself
+
 # Before anything imports a library that reads them. The workers, and every process that a test
 # starts, inherit them: two workers of two threads each would take turns on two cores.
 for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
