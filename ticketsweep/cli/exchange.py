@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes
-from ticketsweep.cli.options import FormatOption, ResultFormat, StorageOption
+from ticketsweep.cli.options import FormatOption, PlacesOption, ResultFormat, StorageOption
 from ticketsweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,14 +58,7 @@ def export(
         TicketFormat, typer.Option("--format", help="What is written.")
     ] = TicketFormat.SAFETENSORS,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Where things are now: data_root=DIR, dataset=parquet:DIR, device=cpu.",
-        ),
-    ] = None,
+    settings: PlacesOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Write a ticket to a file that others read.

@@ -77,3 +77,12 @@ SetOption = Annotated[
     ),
 ]
 FormatOption = Annotated[ResultFormat, typer.Option("--format", help="Format of the result.")]
+
+PlacesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Where things are now: data_root=DIR, dataset=parquet:DIR, device=cpu.",
+    ),
+]

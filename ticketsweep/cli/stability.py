@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes
-from ticketsweep.cli.options import StorageOption, TableFormat
+from ticketsweep.cli.options import PlacesOption, StorageOption, TableFormat
 from ticketsweep.cli.reading import INTERRUPTED
 from ticketsweep.cli.running import say_how_to_go_on
 from ticketsweep.errors import TrialFailure, UserError
@@ -76,14 +76,7 @@ def stability(
             help="A running Ray cluster for comparisons of several trials.  [default: a local Ray]",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Where things are now: data_root=DIR, dataset=parquet:DIR, device=cpu.",
-        ),
-    ] = None,
+    settings: PlacesOption = None,
     storage: StorageOption = None,
     output: Annotated[
         TableFormat, typer.Option("--format", help="Format of the result.")

@@ -133,7 +133,9 @@ def _next(commands: Sequence[str], *, storage: str | None) -> list[RenderableTyp
 def _sweep_commands(summary: Summary) -> list[str]:
     """What is worth typing: nothing that asks for masks where none is stored."""
     status = f"status {summary.name}"
-    return [status, f"stability {summary.name}", _QUERY] if summary.count("complete") else [status]
+    if not summary.count("complete"):
+        return [status]
+    return [status, f"stability {summary.name}", f"report {summary.name}", _QUERY]
 
 
 def _where(storage: str | None) -> str:
