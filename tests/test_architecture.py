@@ -20,16 +20,26 @@ LEVELS = (
     ("distributions", "names", "sections"),
     ("families",),
     ("config", "settings"),
+    ("sweep_settings",),
     ("space",),
     ("train", "store", "analysis"),
-    ("records",),
+    ("planning", "records"),
     ("trial", "results"),
     ("revisit",),
     ("exchange", "sweep", "display"),
     ("report",),
     ("cli", "__main__"),
 )
-CONFIGURATION = {"config", "families", "names", "sections", "settings", "space", "distributions"}
+CONFIGURATION = {
+    "config",
+    "families",
+    "names",
+    "sections",
+    "settings",
+    "space",
+    "distributions",
+    "sweep_settings",
+}
 NO_CONFIGURATION = {"train", "store", "analysis"}  # they take plain values
 
 # The only parts that may import a library.
@@ -41,7 +51,7 @@ KEPT_TO = {
     "kaleido": {"report"},
     "torch": {"train", "trial", "revisit", "exchange", "sweep", "cli"},
     "torchvision": {"train"},
-    "pydantic": {"config", "families", "sections", "space"},
+    "pydantic": {"config", "families", "sections", "space", "sweep_settings"},
     "ruamel": {"settings"},
     "duckdb": {"store"},
 }

@@ -31,7 +31,8 @@ import torch
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import DeviceLost
 from ticketsweep.store.paths import Storage
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.planning import load_data
+from ticketsweep.trial import run_trial
 
 storage = Storage.open(sys.argv[1], create=True)
 for model in ("asserting:asserts", "fc-16"):

@@ -10,10 +10,10 @@ import pytest
 
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.distributions import corners
+from ticketsweep.planning import check_trial
 from ticketsweep.space import SweepSpec, read_space
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.models import build_model
-from ticketsweep.trial import check_trial
 
 FOLDER = Path(__file__).parents[1] / "search_spaces"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -12,6 +12,7 @@ import torch
 
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.errors import DataError, ModelError, StorageError, UserError
+from ticketsweep.planning import identify, load_data
 from ticketsweep.progress import Alive, Progress, StageProgress
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
@@ -20,7 +21,7 @@ from ticketsweep.store.schema import unpack_mask
 from ticketsweep.train import learning
 from ticketsweep.train.data import Dataset, load_dataset
 from ticketsweep.train.sources import source_digest
-from ticketsweep.trial import TrialOutcome, identify, load_data, run_trial
+from ticketsweep.trial import TrialOutcome, run_trial
 
 
 @pytest.fixture(scope="module")

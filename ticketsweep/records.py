@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from ticketsweep.analysis.layers import LayerBits, Seeds
 from ticketsweep.analysis.stability import Stability, trial_stability
+from ticketsweep.config import TrialConfig
 from ticketsweep.seeds import Replicate
 from ticketsweep.store.schema import REPLICATES, MaskRow
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.snapshots import layers_of
 from ticketsweep.train.tickets import Tickets
+
+_FAMILY_COLUMNS = ("l0_strength", "temperature", "temperature_end")  # null where there is none
 
 
 def ticket_stability(tickets: Tickets, replicates: Sequence[Replicate]) -> Stability | None:
@@ -160,3 +164,24 @@ def _metric(name: str) -> str:
 
 def _mean(figures: NDArray[np.float64]) -> float:
     return float(np.nanmean(figures))
+
+
+def identity_columns(config: TrialConfig, sweep: str, identity: str) -> dict[str, object]:
+    """The columns of a trial's row that are known before it has run."""
+    return {
+        "sweep": sweep,
+        "trial_id": identity,
+        "model": config.model,
+        "dataset": config.dataset,
+        "gate_family": config.gate.family,
+        "granularity": config.gate.granularity,
+        **{name: getattr(config.gate, name, None) for name in _FAMILY_COLUMNS},
+        "rewind_step": config.rewind_step,
+        "lr": config.train.lr,
+        "steps": config.train.steps,
+        "batch_size": config.train.batch_size,
+        "weights": config.weights,
+        "weight_init": config.weight_init,
+        "weight_scale": config.weight_scale,
+        "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+    }

@@ -9,15 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import functools
-import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -26,13 +22,14 @@ from numpy.typing import NDArray
 
 from ticketsweep import __version__
 from ticketsweep.analysis.stability import Stability
-from ticketsweep.config import TrialConfig, trial_id
+from ticketsweep.config import TrialConfig
 from ticketsweep.errors import DeviceLost, StorageError, TrialFailure, UserError
-from ticketsweep.families import GateSection
+from ticketsweep.planning import identify, plan_of
 from ticketsweep.progress import UNDER_WAY, Alive, Progress, Rung, StageProgress
 from ticketsweep.records import (
     at_rung,
     curve_rows,
+    identity_columns,
     mask_rows,
     replicate_rows,
     ticket_stability,
@@ -47,20 +44,12 @@ from ticketsweep.store.patience import patiently, waiting
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.writer import copy_trial, write_trial
 from ticketsweep.train.checkpoint import Checkpoints
-from ticketsweep.train.data import Dataset, load_dataset
-from ticketsweep.train.gates import FAMILIES
+from ticketsweep.train.data import Dataset
 from ticketsweep.train.learning import CurvePoint
-from ticketsweep.train.loop import Optimisation
-from ticketsweep.train.models import build_model
 from ticketsweep.train.packs import Packs, find_tickets
-from ticketsweep.train.plan import Plan, check_plan
-from ticketsweep.train.sources import source_digest
 from ticketsweep.train.tickets import Tickets
 
 CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
-
-_OF_EVERY_GATE = {"family", *GateSection.model_fields}  # of no concern to a family
-_FAMILY_COLUMNS = ("l0_strength", "temperature", "temperature_end")  # null where there is none
 
 
 @dataclass(frozen=True)
@@ -79,47 +68,7 @@ class TrialOutcome:
     reused: bool
 
 
-DataKey = tuple[str, int | None]
 T = TypeVar("T")
-
-
-def data_key(config: TrialConfig) -> DataKey:
-    """What of a configuration decides which images are loaded, apart from where they lie."""
-    return config.dataset, config.image_size
-
-
-def load_data(config: TrialConfig) -> Dataset:
-    """The trial's data set, from `data_root`, `$TICKETSWEEP_DATA` or the user's cache.
-
-    Raises
-    ------
-    DataError: the data is missing or not in the layout it should have.
-    """
-    root = config.data_root or os.environ.get("TICKETSWEEP_DATA")
-    return load_dataset(
-        config.dataset, data_root=Path(root) if root else None, image_size=config.image_size
-    )
-
-
-def identify(config: TrialConfig, dataset: Dataset, *, version: int | None = None) -> str:
-    """The trial's id, as today or as of an earlier version of its gate family's fingerprints.
-
-    Raises ModelError where the source of one's own model is not found.
-    """
-    digest = source_digest(config.model) if ":" in config.model else None
-    return trial_id(config, data_digest=dataset.digest, model_digest=digest, version=version)
-
-
-def check_trial(config: TrialConfig, dataset: Dataset) -> None:
-    """Refuse a trial that does not fit its model or data, before anything is trained.
-
-    Its device is left to the machine that will run it.
-
-    Raises
-    ------
-    UserError: with the setting, the rule and the remedy.
-    """
-    check_plan(plan_of(config, dataset), dataset)
 
 
 def run_trial(
@@ -329,42 +278,6 @@ def reuse_trial(
     return database.trial(sweep, identity)
 
 
-def plan_of(config: TrialConfig, dataset: Dataset) -> Plan:
-    """What a configuration asks for, in plain values."""
-    gate, train, pretrain, retrain = config.gate, config.train, config.pretrain, config.retrain
-    family = FAMILIES[gate.family](**gate.model_dump(exclude=_OF_EVERY_GATE))
-    learning = Optimisation(**train.model_dump(exclude={"augment", "precision"}))
-    weight_how = Optimisation(**pretrain.model_dump(), steps=train.steps, lr_schedule="constant")
-    if family.trains_weights:
-        learning = dataclasses.replace(weight_how, batch_size=train.batch_size)
-    return Plan(
-        build=functools.partial(
-            build_model,
-            config.model,
-            input_shape=dataset.input_shape,
-            classes=dataset.classes,
-            width=config.width,
-            activation=config.activation,
-        ),
-        validation=config.validation,
-        weight_init=config.weight_init,
-        weight_scale=config.weight_scale,
-        rewind_step=config.rewind_step,
-        weight_how=weight_how,
-        gate=family,
-        granularity=gate.granularity,
-        inputs=gate.inputs,
-        include=gate.include,
-        exclude=gate.exclude,
-        joint=config.weights == "joint",
-        train=learning,
-        augment=train.augment,
-        precision=train.precision,
-        retrain=Optimisation(**retrain.model_dump()) if retrain.steps else None,
-        controls=config.controls,
-    )
-
-
 def _device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -411,24 +324,3 @@ def _progress(point: CurvePoint, steps: int, packs: Packs) -> Progress:
         val_accuracy=mean(point.val_accuracy),
         expected_density=mean(point.expected_density),
     )
-
-
-def identity_columns(config: TrialConfig, sweep: str, identity: str) -> dict[str, object]:
-    """The columns of a trial's row that are known before it has run."""
-    return {
-        "sweep": sweep,
-        "trial_id": identity,
-        "model": config.model,
-        "dataset": config.dataset,
-        "gate_family": config.gate.family,
-        "granularity": config.gate.granularity,
-        **{name: getattr(config.gate, name, None) for name in _FAMILY_COLUMNS},
-        "rewind_step": config.rewind_step,
-        "lr": config.train.lr,
-        "steps": config.train.steps,
-        "batch_size": config.train.batch_size,
-        "weights": config.weights,
-        "weight_init": config.weight_init,
-        "weight_scale": config.weight_scale,
-        "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
-    }

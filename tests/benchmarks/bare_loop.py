@@ -13,6 +13,7 @@ import torch
 
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.families import GateSection
+from ticketsweep.planning import load_data
 from ticketsweep.seeds import replicate_plan
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.data import Dataset, split_validation
@@ -21,7 +22,7 @@ from ticketsweep.train.images import BatchOrder, Images, channel_statistics
 from ticketsweep.train.models import build_model, initial_parameters, prunable
 from ticketsweep.train.optimizers import OPTIMIZERS
 from ticketsweep.train.pack import Layout, PackedModel
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.trial import run_trial
 
 MNIST = Path("../shared/data")
 

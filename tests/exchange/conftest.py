@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from ticketsweep.config import TrialConfig
+from ticketsweep.planning import load_data
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.trial import run_trial
 
 GATE = {"family": "gaussian", "l0_strength": 0.2}
 TRAIN = {"steps": 20, "batch_size": 32}

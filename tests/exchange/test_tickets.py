@@ -19,12 +19,12 @@ from ticketsweep import exchange
 from ticketsweep.config import FAMILY_FORMATS, TrialConfig
 from ticketsweep.errors import ExchangeError
 from ticketsweep.exchange.forms import Ticket
+from ticketsweep.planning import identify, load_data
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.database import Database
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.models import build_model
-from ticketsweep.trial import identify, load_data
 
 KINDS = ["frozen", "rewound", "joint", "units", "norms", "unit-norms", "convolutions", "bf16"]
 Trials = tuple[Database, dict[str, str]]

@@ -15,6 +15,7 @@ from ticketsweep import exchange
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.config import parse_config
 from ticketsweep.display.comparison import comparison_answer, comparison_document
+from ticketsweep.planning import identify
 from ticketsweep.progress import Progress
 from ticketsweep.results.comparison import compare_by, stability_by
 from ticketsweep.store.compaction import compact
@@ -24,7 +25,7 @@ from ticketsweep.store.schema import MaskRow, TrialRows, unpack_mask
 from ticketsweep.store.verify import verify
 from ticketsweep.store.writer import write_trial
 from ticketsweep.train.data import load_dataset
-from ticketsweep.trial import identify, run_trial
+from ticketsweep.trial import run_trial
 
 STEPS = [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60]
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from ticketsweep.config import TrialConfig
+from ticketsweep.planning import load_data
 from ticketsweep.results.rows import Row
 from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of
 from ticketsweep.revisit.pairs import replicates_of
 from ticketsweep.revisit.tickets import TicketPack, remade_tickets
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.trial import run_trial
 
 FAST = {
     "model": "fc-16",

@@ -12,6 +12,7 @@ from torch import nn
 
 from ticketsweep.analysis.matching import permuted
 from ticketsweep.errors import TrialFailure
+from ticketsweep.planning import load_data
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
 from ticketsweep.revisit.bench import Bench
 from ticketsweep.revisit.comparing import compare_trial
@@ -21,7 +22,6 @@ from ticketsweep.revisit.pairs import Work, work_of
 from ticketsweep.revisit.tickets import TicketPack
 from ticketsweep.store.database import Database
 from ticketsweep.train.pack import Weights
-from ticketsweep.trial import load_data
 
 
 def plain_accuracy(pack: TicketPack, weights: Weights, row: int) -> float:

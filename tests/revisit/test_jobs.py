@@ -7,11 +7,11 @@ import json
 import pytest
 
 from ticketsweep.errors import ExchangeError, UserError
+from ticketsweep.planning import load_data
 from ticketsweep.results.function import ALIGN, CONNECTIVITY, KINDS, PREDICTIONS, TRANSFER
 from ticketsweep.revisit.comparing import compare_trial
 from ticketsweep.revisit.jobs import Asked, Job, config_now, jobs_of, wants_gpu
 from ticketsweep.store.database import Database
-from ticketsweep.trial import load_data
 
 
 def asked_of(storage, rows, *kinds: str, steps: int | None = None) -> list[str]:

@@ -9,13 +9,14 @@ import pytest
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import ExchangeError
+from ticketsweep.planning import load_data
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.function import PREDICTIONS, TRANSFER
 from ticketsweep.revisit.jobs import Asked, Ended, Job, jobs_of
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.comparing import compare_trials
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.trial import run_trial
 
 
 @dataclass

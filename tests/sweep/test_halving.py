@@ -13,13 +13,14 @@ from ray.tune.schedulers.async_hyperband import _Bracket
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import ConfigError
+from ticketsweep.planning import load_data
 from ticketsweep.progress import UNDER_WAY, Rung
-from ticketsweep.space import Asha
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.verify import verify
 from ticketsweep.sweep.halving import Halving, rungs_of
-from ticketsweep.trial import load_data, run_trial
+from ticketsweep.sweep_settings import Asha
+from ticketsweep.trial import run_trial
 
 MakeSpec = Callable[..., Any]
 

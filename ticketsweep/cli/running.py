@@ -150,7 +150,8 @@ def trial(
         TrialDisplay(stderr_console()) as display,
         contextlib.redirect_stdout(sys.stderr),
     ):
-        from ticketsweep.trial import load_data, run_trial
+        from ticketsweep.planning import load_data
+        from ticketsweep.trial import run_trial
 
         steps = run_trial(checked, dataset=load_data(checked), storage=opened, sweep=sweep)
         outcome = display.follow(steps)

@@ -17,13 +17,13 @@ from ticketsweep import __version__
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.errors import ExchangeError, SweepError
 from ticketsweep.exchange.foreign import HIDDEN_NETWORKS, ForeignMasks, read_foreign
+from ticketsweep.planning import load_data
 from ticketsweep.store.database import Database
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, check_name
 from ticketsweep.store.schema import MaskRow, TrialRows, mask_digest, pack_mask
 from ticketsweep.store.writer import write_trial
 from ticketsweep.train.models import build_model, prunable
-from ticketsweep.trial import load_data
 
 _FORMAT = 1  # part of every imported trial's id
 _STEP = 0  # of the masks: the column takes a number, and these files do not tell the step

@@ -18,6 +18,7 @@ from ticketsweep.config import TrialConfig
 from ticketsweep.errors import ExchangeError
 from ticketsweep.exchange.choice import Choice, choose
 from ticketsweep.exchange.forms import Masks, Ticket
+from ticketsweep.planning import load_data
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.revisit.bench import (
@@ -36,7 +37,6 @@ from ticketsweep.train.data import Dataset
 from ticketsweep.train.images import Images, evaluation_batches
 from ticketsweep.train.pack import Weights
 from ticketsweep.train.plan import Network, Plan, network_of
-from ticketsweep.trial import load_data
 
 _TESTED = 500  # images at once
 _SEEDS = ("init_seed", "data_seed", "gate_seed")

@@ -19,6 +19,7 @@ from torch import Tensor
 from ticketsweep import __version__
 from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig
 from ticketsweep.errors import ExchangeError
+from ticketsweep.planning import identify, plan_of
 from ticketsweep.progress import StageProgress
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.revisit.jobs import wants_gpu
@@ -34,7 +35,6 @@ from ticketsweep.train.packs import sizes_of
 from ticketsweep.train.plan import Network, Plan, network_of, split_rows
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Passage, rewound_weights
-from ticketsweep.trial import identify, plan_of
 
 _REPORTS = 12  # of pre-training
 

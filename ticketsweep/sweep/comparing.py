@@ -19,8 +19,8 @@ from ticketsweep.sweep.runner import local_cpus
 
 # What is slow to import is imported once it is needed.
 if TYPE_CHECKING:
+    from ticketsweep.planning import DataKey
     from ticketsweep.train.data import Dataset
-    from ticketsweep.trial import DataKey
 
 _PATIENCE_SECONDS = 0.5  # between two looks at whether Ctrl-C was pressed
 _DEATHS = 2  # of a trial's worker, before it is given up
@@ -68,7 +68,7 @@ def compare_trials(
     UserError: there is no cluster at the address, or no data; or what is asked of the only trial is
         wrong.
     """
-    from ticketsweep.trial import data_key, load_data
+    from ticketsweep.planning import data_key, load_data
 
     configs = [config_now(job.row, settings) for job in jobs]
     datasets: dict[DataKey, Dataset] = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ticketsweep.results.rows import Row, figure_of
-from ticketsweep.space import Asha
+from ticketsweep.sweep_settings import Asha
 
 _FIRST_RUNG = 3  # rungs below the last step, where no first one is named
 

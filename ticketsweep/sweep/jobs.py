@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ticketsweep import __version__
 from ticketsweep.progress import UNDER_WAY
+from ticketsweep.records import identity_columns
 from ticketsweep.results.rows import Row
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.checkpoints import CheckpointFile
@@ -24,7 +25,7 @@ from ticketsweep.store.writer import replace_row, write_trial
 from ticketsweep.sweep.halving import Halving, rungs_of
 from ticketsweep.sweep.search import Search, Suggestion
 from ticketsweep.sweep.stored import failures_of, to_be_tried_again
-from ticketsweep.trial import identity_columns, reuse_trial
+from ticketsweep.trial import reuse_trial
 
 T = TypeVar("T")
 

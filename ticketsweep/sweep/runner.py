@@ -32,10 +32,10 @@ from ticketsweep.sweep.tracking import Mode, tracker
 # What is slow to import is imported once it is needed: a sweep that has all its trials never is
 # kept waiting for torch, Optuna or Ray.
 if TYPE_CHECKING:
+    from ticketsweep.planning import DataKey
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.nodes import Capacity
     from ticketsweep.train.data import Dataset
-    from ticketsweep.trial import DataKey
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def _run_claimed(
 
     import optuna
 
+    from ticketsweep.planning import data_key, identify
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.search import Search
-    from ticketsweep.trial import data_key, identify
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search(
@@ -230,7 +230,7 @@ def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:
 
 
 def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]:
-    from ticketsweep.trial import data_key, load_data
+    from ticketsweep.planning import data_key, load_data
 
     datasets: dict[DataKey, Dataset] = {}
     root = spec.values_of("data_root")[0]
@@ -246,7 +246,7 @@ def _check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:
 
     The ends of every range and every option of every choice are looked at.
     """
-    from ticketsweep.trial import check_trial, data_key
+    from ticketsweep.planning import check_trial, data_key
 
     for point in corners(spec.tree):
         config = parse_config(point, source=spec.source)

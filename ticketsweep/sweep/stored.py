@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.rows import Row, figure_of, state_of
-from ticketsweep.space import SweepSettings
+from ticketsweep.sweep_settings import SweepSettings
 
 
 def failures_of(row: Row) -> int:

@@ -16,15 +16,15 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from ticketsweep.errors import TicketsweepError
+from ticketsweep.planning import DataKey
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
-from ticketsweep.space import SweepSettings
 from ticketsweep.sweep.jobs import JobQueue
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.silence import Silence
 from ticketsweep.sweep.tracking import Tracker
 from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
+from ticketsweep.sweep_settings import SweepSettings
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import DataKey
 
 # Tune hands these to its workers by way of Ray's runtime environments, which Ray writes into logs
 # and shows on its dashboard. A local Ray's workers inherit them, those of a cluster have their own.

@@ -12,12 +12,13 @@ from ray import tune
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import MissingStorage, StorageError, UserError
+from ticketsweep.planning import DataKey, data_key
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.remote import is_remote
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import DataKey, TrialOutcome, data_key, run_trial
+from ticketsweep.trial import TrialOutcome, run_trial
 
 REPORT = "report"
 """The key of a result under which Tune passes on a `Report`."""
