@@ -571,6 +571,16 @@ def test_what_cannot_be_gated_as_asked_is_refused_before_anything_is_trained(
             check_plan(make_plan(blobs, **USUAL | changes), blobs)
 
 
+@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+def test_a_model_of_any_size_is_checked_without_its_memory(
+    granularity: str, blobs: Dataset, make_plan: MakePlan
+) -> None:
+    def build() -> nn.Module:  # 350e9 parameters
+        return build_model("vit_b_16", input_shape=(3, 224, 224), classes=1000, width=64)
+
+    check_plan(make_plan(blobs, **USUAL | {"build": build, "granularity": granularity}), blobs)
+
+
 DIGITS_TICKETS = {  # family: settings, weight scale, learning rate, rewinding step, least accuracy
     "gaussian": (dataclasses.replace(GATE, l0_strength=1.0), 1.5, 0.03, 0, 0.93),
     "hard_concrete": (dataclasses.replace(FAMILIES["hard_concrete"], l0_strength=3.0), 1.5, 0.1, 0,

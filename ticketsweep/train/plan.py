@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -66,13 +67,16 @@ class Plan:
 def check_plan(plan: Plan, dataset: Dataset) -> None:
     """Refuse a plan that does not fit its model or its data, before anything is trained.
 
+    Of the model only the shapes are looked at: one of any size takes neither time nor memory.
+
     Raises
     ------
     DataError: the training split is too small for a batch beside a validation split.
     ModelError: the model does not suit the images, or nothing of it can be gated as asked.
     """
     split_rows(plan, dataset)
-    network_of(plan, dataset)
+    with torch.device("meta"):
+        network_of(plan, dataset)
 
 
 def split_rows(plan: Plan, dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

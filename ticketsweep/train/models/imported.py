@@ -34,6 +34,13 @@ def imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Mo
         something else than a module that maps images (B, C, H, W) to finite logits (B, K),
         the same ones each time.
     """
+    with torch.device(
+        "cpu"
+    ):  # it is tried out, also where others' models are built for shapes alone
+        return _imported(name, input_shape, classes, width)
+
+
+def _imported(name: str, input_shape: Shape, classes: int, width: float) -> nn.Module:
     factory = _factory(name)
     sizes: dict[str, object] = {"input_shape": input_shape, "classes": classes}
     if width != 1:
