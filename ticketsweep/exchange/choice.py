@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ticketsweep.errors import ExchangeError, did_you_mean
+from ticketsweep.errors import ExchangeError
+from ticketsweep.results.finding import some, trial_with_id
 from ticketsweep.results.ranking import best_trial
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.results.sweeps import sweep_named, sweep_views
 from ticketsweep.store.database import Database
 
 _USUAL = ("val_accuracy", "max")  # never the test split: what is chosen by it looks too good
-_FEW = 5  # ids that a message names
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,8 @@ def choose(database: Database, trial: str, *, replicate: int | None = None) -> C
     ------
     ExchangeError: there is no such trial, several, one that failed, or no masks of the replicate.
     """
-    rows = database.trials().to_pylist()
-    found: dict[str, Row] = {}
-    for row in rows:
-        identity = str(row["trial_id"])
-        is_better = identity not in found or _come(row) > _come(found[identity])
-        if trial and identity.startswith(trial) and is_better:
-            found[identity] = row
-    if len(found) > 1:
-        raise ExchangeError(
-            f"trial {trial!r} begins the ids of several ({_some(sorted(found))}): add a digit"
-        )
-    if not found:
-        raise ExchangeError(
-            f"no trial of storage {database.storage.uri} has an id that begins with {trial!r} "
-            f"({_nearest(trial, rows)})"
-        )
-    return _with_replicate(database, next(iter(found.values())), replicate, *_USUAL)
+    row = trial_with_id(database, trial)
+    return _with_replicate(database, row, replicate, *_USUAL)
 
 
 def choose_best(
@@ -106,11 +91,6 @@ def choose_best(
     return _with_replicate(database, best, replicate, objective, direction)
 
 
-def _come(row: Row) -> tuple[bool, bool, int]:
-    """How far a trial has come in one sweep: a scheduler may have stopped it early in another."""
-    return row["status"] != "failed", row["status"] == "complete", row["steps_done"] or 0
-
-
 def _with_replicate(
     database: Database, row: Row, wanted: int | None, objective: str, direction: str
 ) -> Choice:
@@ -127,11 +107,11 @@ def _with_replicate(
     own = {int(each["replicate"]): each for each in replicates}
     if wanted not in own:
         raise ExchangeError(
-            f"replicate must be one of {_some(sorted(own))} of trial {trial_id}, got {wanted}"
+            f"replicate must be one of {some(sorted(own))} of trial {trial_id}, got {wanted}"
         )
     if own[wanted] not in alive:
         step = figure_of(own[wanted], "diverged_at_step") or 0.0
-        others = _some([int(each["replicate"]) for each in alive])
+        others = some([int(each["replicate"]) for each in alive])
         raise ExchangeError(
             f"replicate {wanted} of trial {trial_id} diverged at step {step:.0f} and has no masks "
             f"(there are masks of {others})"
@@ -148,16 +128,3 @@ def _best(replicates: Sequence[Row], objective: str, direction: str) -> Row:
         if known:
             return max(known, key=lambda pair: pair[0])[1]
     return replicates[0]
-
-
-def _nearest(trial: str, rows: Sequence[Row]) -> str:
-    ids = sorted({str(row["trial_id"]) for row in rows})
-    near = did_you_mean(trial, [identity[: max(len(trial), 1)] for identity in ids])
-    if near.startswith("did"):
-        return near
-    return f"it has {_some(ids)}" if ids else "it has no trial yet"
-
-
-def _some(names: Sequence[object]) -> str:
-    rest = f", … {len(names)} in all" if len(names) > _FEW else ""
-    return f"{', '.join(map(str, names[:_FEW]))}{rest}"
