@@ -121,3 +121,19 @@ def test_a_complete_trial_without_snapshots_says_that_it_gets_none(command):
     assert "stored without snapshots, and a complete one is not trained again" in ended.err
     again = command(*small, "--set", "snapshots=true", "--set", "seed=1")
     assert "without snapshots" not in again.err + command(*small, "--set", "seed=1").err
+
+
+def test_a_stored_trial_is_run_again_by_its_id_with_what_is_set(command):
+    row = json.loads(command("trial", *SMALL, "--format", "json").out)["trials"][0]
+    same = json.loads(command("trial", "--like", row["trial_id"][:6], "--format", "json").out)
+    assert same["reused"] is True
+    assert same["trials"][0]["trial_id"] == row["trial_id"]
+    fresh = ["trial", "--like", row["trial_id"], "--set", "seed=1", "--set", "train.steps=2"]
+    other = json.loads(command(*fresh, "--format", "json").out)
+    assert other["reused"] is False
+    config, train = other["trials"][0]["config"], row["config"]["train"] | {"steps": 2}
+    assert config == row["config"] | {"seed": 1, "train": train}
+    both = command("trial", "x.yaml", "--like", "3f")
+    assert (both.code, both.out) == (2, "")
+    assert both.err == "Error: --like 3f takes the place of x.yaml: give one of the two\n"
+    assert "no trial of storage" in command("trial", "--like", "zz").err

@@ -106,7 +106,9 @@ app.command(
 app.command(
     cls=_Command,
     epilog=_examples(
-        "trial --set gate.l0_strength=2 --set train.steps=500", "trial best.yaml --format json"
+        "trial --set gate.l0_strength=2 --set train.steps=500",
+        "trial best.yaml --format json",
+        "trial --like 3fa9 --set seed=1",
     ),
 )(trial)
 app.command(

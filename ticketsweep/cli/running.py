@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,10 @@ import typer
 
 from ticketsweep.cli.notes import note, notes
 from ticketsweep.cli.options import FormatOption, ResultFormat, SetOption, StorageOption, Tracking
-from ticketsweep.errors import TrialFailure
+from ticketsweep.errors import TrialFailure, UserError
 
 if TYPE_CHECKING:
+    from ticketsweep.config import TrialConfig
     from ticketsweep.space import SweepSpec
 
 INTERRUPTED = 130
@@ -121,10 +123,32 @@ def say_how_to_go_on(*, finished: int) -> None:
     note(f"  ticketsweep {shlex.join(sys.argv[1:])}")
 
 
+def _settings_of(beginning: str, settings: Sequence[str], storage: str) -> TrialConfig:
+    """Those of a stored trial, with `settings` laid over them."""
+    from ticketsweep.config import parse_config
+    from ticketsweep.results.finding import trial_with_id
+    from ticketsweep.results.rows import config_of, is_imported
+    from ticketsweep.settings import apply_settings
+    from ticketsweep.store.database import open_database
+
+    row = trial_with_id(open_database(storage), beginning)
+    if is_imported(row):
+        raise UserError(f"trial {row['trial_id']} was imported: its settings are not known")
+    return parse_config(apply_settings(config_of(row), settings), source=f"trial {beginning}")
+
+
 def trial(
     config: Annotated[
         Path | None,
         typer.Argument(metavar="CONFIG.yaml", help="Settings.  [default: all defaults]"),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="In place of CONFIG.yaml: the settings of a stored trial, seed included; the "
+            "first digits of its id will do.",
+        ),
     ] = None,
     settings: SetOption = None,
     storage: StorageOption = None,
@@ -143,7 +167,12 @@ def trial(
     from ticketsweep.store.database import Database
     from ticketsweep.store.paths import Storage, check_name, default_storage
 
-    checked = load_trial(config, settings=settings or [])
+    if like is not None and config is not None:
+        raise UserError(f"--like {like} takes the place of {config}: give one of the two")
+    if like is None:
+        checked = load_trial(config, settings=settings or [])
+    else:
+        checked = _settings_of(like, settings or [], storage or default_storage())
     check_name(sweep)
     opened = Storage.open(storage or default_storage(), create=True)
     with (
