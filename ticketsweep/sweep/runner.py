@@ -89,14 +89,14 @@ def _run_claimed(
 ) -> SweepOutcome:
     """`run_sweep`, by the only process that does so."""
     settings = spec.settings
-    stored = _stored_rows(spec, storage, observer)
+    stored = stored_rows(spec, storage, observer)
     if is_done(stored, settings):
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
-        _check_resources(spec)
-    datasets = _load_datasets(spec, observer)
-    _check_trials(spec, datasets)
+        check_resources(spec)
+    datasets = load_datasets(spec, observer)
+    check_trials(spec, datasets)
     remove_leftovers(storage, settings.name)
     _record_sweep(spec, storage, begun=bool(stored))
 
@@ -207,7 +207,7 @@ def _run(
         observer.phase("stopping Ray")
 
 
-def _stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[Row]:
+def stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[Row]:
     """The sweep's stored trials, which must be of the same space."""
     database = Database(storage)
     name = spec.settings.name
@@ -229,7 +229,7 @@ def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:
     return next((row for row in database.sweeps().to_pylist() if row["sweep"] == name), None)
 
 
-def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]:
+def load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]:
     from ticketsweep.planning import data_key, load_data
 
     datasets: dict[DataKey, Dataset] = {}
@@ -241,7 +241,7 @@ def _load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset
     return datasets
 
 
-def _check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:
+def check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:
     """Refuse trials that do not fit their model or their data.
 
     The ends of every range and every option of every choice are looked at.
@@ -271,7 +271,7 @@ def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:
         write_sweep(storage, {**row, "samples": settings.samples})
 
 
-def _check_resources(spec: SweepSpec) -> None:
+def check_resources(spec: SweepSpec) -> None:
     """Refuse what this machine can never give; a cluster may still grow."""
     wanted = spec.settings.resources
     have = {"cpus": float(local_cpus())}
