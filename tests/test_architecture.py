@@ -20,7 +20,7 @@ LEVELS = (
     ("distributions", "names", "sections"),
     ("families",),
     ("config", "settings"),
-    ("sweep_settings",),
+    ("starting_points", "sweep_settings"),
     ("space",),
     ("train", "store", "analysis"),
     ("planning", "records"),
@@ -37,6 +37,7 @@ CONFIGURATION = {
     "sections",
     "settings",
     "space",
+    "starting_points",
     "distributions",
     "sweep_settings",
 }

@@ -106,7 +106,7 @@ def parse_tree(raw: Mapping[str, Any], prefix: str, faults: list[Fault]) -> dict
     return tree
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     """Whether `value` is a number that a float can hold, which no integer above 1e308 is."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
@@ -116,7 +116,7 @@ def _is_number(value: object) -> bool:
 def _parse_range(argument: Any, key: str, word: str, faults: list[Fault]) -> Node:
     """`[low, high]` of a uniform, loguniform or int distribution."""
     shown = {word: argument}
-    if not (isinstance(argument, list) and len(argument) == 2 and all(map(_is_number, argument))):
+    if not (isinstance(argument, list) and len(argument) == 2 and all(map(is_number, argument))):
         faults.append(Fault(key, shown, f"must be {{{word}: [low, high]}} with two numbers"))
         return Broken(shown)
     low, high = argument
@@ -146,7 +146,7 @@ def _parse_choice(argument: Any, key: str, word: str, faults: list[Fault]) -> No
         return Broken(shown)
     known_faults = len(faults)
     options = tuple(_parse(option, key, faults) for option in argument)
-    if len(faults) == known_faults and len({_identity(option) for option in options}) < len(
+    if len(faults) == known_faults and len({identity_of(option) for option in options}) < len(
         options
     ):
         faults.append(Fault(key, shown, "must not name an option twice"))
@@ -154,7 +154,7 @@ def _parse_choice(argument: Any, key: str, word: str, faults: list[Fault]) -> No
     return Choice(options)
 
 
-def _identity(node: Node) -> str:
+def identity_of(node: Node) -> str:
     """Text that is the same for nodes of the same meaning: `1` and `1.0`, and any order of keys."""
     written = json.dumps(as_plain(node), default=repr)
     return json.dumps(json.loads(written, parse_int=float), sort_keys=True)

@@ -42,6 +42,7 @@ from ticketsweep.errors import MISSING, ConfigError, Fault, SweepError
 from ticketsweep.families import FAMILIES
 from ticketsweep.sections import Section, is_as_before
 from ticketsweep.settings import apply_settings, read_yaml, take_faults
+from ticketsweep.starting_points import Point, parse_points
 from ticketsweep.sweep_settings import SweepSettings, faults_of_pairing, faults_of_settings
 
 
@@ -54,11 +55,13 @@ class SweepSpec:
     settings: the `sweep:` block.
     tree: a trial's settings, dotted down as nested dicts, leaves being values or distributions.
     source: where it was read from, for messages.
+    points: what the search begins with (`sweep.start_with`).
     """
 
     settings: SweepSettings
     tree: Mapping[str, Node]
     source: str
+    points: Sequence[Point] = ()
 
     def sample(self, suggest: Suggest) -> TrialConfig:
         """One configuration, every distribution asked of `suggest` in the file's order."""
@@ -188,17 +191,22 @@ def parse_space(raw: Mapping[str, Any], *, source: str) -> SweepSpec:
     tree = _parse_trial(trial, faults)
     block: Any = {} if raw.get("sweep") is None else raw["sweep"]
     unusable: list[Fault] = []
+    points: Sequence[Point] = ()
     block = take_faults(block, unusable)
     faults += unusable
     if isinstance(block, Mapping):
         hidden = {fault.key for fault in unusable}
         found = faults_of_settings(block) + faults_of_pairing(block, tree)
+        given = block.get("start_with")
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            points, misfits = parse_points(given, tree, key="sweep.start_with")
+            found += misfits
         faults += [fault for fault in found if fault.key not in hidden]
     elif block is not MISSING:
         faults.append(Fault("sweep", block, "must be a mapping of settings"))
     if faults:
         raise ConfigError(source, _each_once(faults))
-    return SweepSpec(SweepSettings.model_validate(block), tree, source)
+    return SweepSpec(SweepSettings.model_validate(block), tree, source, points)
 
 
 def _parse_trial(raw: Mapping[str, Any], faults: list[Fault]) -> dict[str, Node]:

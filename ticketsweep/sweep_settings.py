@@ -58,6 +58,9 @@ class SweepSettings(Section):
         {"val_accuracy": "max", "sparsity": "max"}, min_length=1
     )
     sampler: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
+    start_with: list[dict[str, Any]] = Field(
+        [], description="settings to try first; what they leave out is drawn"
+    )
     scheduler: Annotated[Scheduler | None, BeforeValidator(_scheduler)] = Field(
         None, description="none, asha, or {asha: {metric: loss, grace_steps: N, ...}}"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from ticketsweep.distributions import Distribution, Integer, Label, Uniform, wal
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
+from ticketsweep.starting_points import Chosen, Point
 from ticketsweep.sweep.journal import MirroredJournal
 from ticketsweep.sweep.stored import was_cut_off
 
@@ -75,7 +77,8 @@ class Search:
         self._journal = journal
         self._names = _names(spec)
         self._is_grid = spec.settings.sampler == "grid"
-        self._points: Iterator[Mapping[str, Label]] | None = None
+        self._given = deque(spec.points)
+        self._points: Iterator[Point] | None = None
         kinds = [distribution for _, distribution in walk(spec.tree, "")]
         if self._is_grid or not any(isinstance(kind, Uniform) for kind in kinds):
             self._points = spec.grid()
@@ -108,6 +111,10 @@ class Search:
 
     def ask(self) -> Suggestion | None:
         """A configuration that is neither stored nor running; None: the space has no other."""
+        while self._given:
+            suggestion = self._start_with(self._given.popleft())
+            if suggestion is not None:
+                return suggestion
         if not self._is_grid:
             for attempt in range(REPEATS_BEFORE_GIVING_UP):
                 by_chance = attempt >= REPEATS_BEFORE_CHANCE
@@ -116,6 +123,20 @@ class Search:
                 if suggestion is not None:
                     return suggestion
         return self._next_point()
+
+    def _start_with(self, point: Point) -> Suggestion | None:
+        """A trial at a point that the user has named; None if a stored one lies there already.
+
+        What the point leaves open is drawn by the sampler.
+        """
+        chosen = _Chosen(point, self._names)
+        self._spec.sample(chosen)
+        for row in self._finished.values():
+            record = json.loads(str(row["search"])) if row.get("search") else {"params": {}}
+            if chosen.params.items() <= record["params"].items():
+                return None
+        self._study.enqueue_trial(chosen.params)
+        return self._take(self._study.ask())
 
     def _next_point(self) -> Suggestion | None:
         """The first point of a finite space that is neither stored nor running."""
@@ -276,25 +297,28 @@ class _Asked:
 
 
 class _Chosen:
-    """`distributions.Suggest` by a point of the grid; `params` are then Optuna's, by its names."""
+    """`distributions.Suggest` by a point; `params` are then Optuna's for it, by its names."""
 
-    def __init__(self, point: Mapping[str, Label], names: _Names) -> None:
+    def __init__(self, point: Point, names: _Names) -> None:
         self._point, self._names = point, names
+        self._chosen = Chosen(point)
         self.params: dict[str, Label] = {}
 
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        raise TypeError(f"{name}: a grid has no point for [{low}, {high}], {log=}")
+        self._note(name, (low, high, log))
+        return self._chosen.number(name, low, high, log=log)
 
     def integer(self, name: str, low: int, high: int) -> int:
-        value = self._point[name]
-        assert isinstance(value, int)
-        self.params[self._names[name, (low, high)]] = value
-        return value
+        self._note(name, (low, high))
+        return self._chosen.integer(name, low, high)
 
     def choice(self, name: str, labels: Sequence[Label]) -> int:
-        value = self._point[name]
-        self.params[self._names[name, tuple(labels)]] = value
-        return list(labels).index(value)
+        self._note(name, tuple(labels))
+        return self._chosen.choice(name, labels)
+
+    def _note(self, name: str, asked_for: object) -> None:
+        if name in self._point:
+            self.params[self._names[name, asked_for]] = self._point[name]
 
 
 def _sampler(name: str, samples: int, seed: int) -> BaseSampler:
