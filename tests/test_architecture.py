@@ -23,7 +23,7 @@ LEVELS = (
     ("starting_points", "sweep_settings"),
     ("space",),
     ("train", "store", "analysis"),
-    ("planning", "records"),
+    ("narration", "planning", "records"),
     ("trial", "results"),
     ("revisit",),
     ("exchange", "sweep", "display"),

@@ -28,9 +28,14 @@ class Alive:
     Attributes
     ----------
     waiting: why the storage has to be waited for; empty where some more steps have been done.
+    step, steps: so many of its steps the stage has done; 0 of 0 where it says nothing of them.
+    stage: which, as in `StageProgress`; empty while gates are learnt.
     """
 
     waiting: str = ""
+    step: int = 0
+    steps: int = 0
+    stage: str = ""
 
 
 UNDER_WAY = "under_way"

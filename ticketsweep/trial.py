@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import logging
 import math
 import platform
 import time
@@ -49,6 +50,7 @@ from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.packs import Packs, find_tickets
 from ticketsweep.train.tickets import Tickets
 
+_LOG = logging.getLogger(__name__)
 CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
 
 
@@ -120,6 +122,7 @@ def run_trial(
 
     stored = yield from persist(lambda: reuse_trial(storage, sweep, identity, search=search))
     if stored is not None:
+        _LOG.info("complete in the storage already: nothing is trained")
         return TrialOutcome(stored, stability=None, reused=True)
     started_at, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     counts = config.replicates
@@ -141,6 +144,12 @@ def run_trial(
         "version": __version__,
         "started_at": started_at,
     }
+    _LOG.info(
+        "trial %s of sweep %s: %d replicates on %s (%s, %d threads), ticketsweep %s",
+        *(identity, sweep, len(replicates), common["host"], common["device"]),
+        *(torch.get_num_threads(), __version__),
+    )
+    _LOG.info("settings: %s", config.model_dump_json())
     try:
         training = find_tickets(
             plan_of(config, dataset),
@@ -163,6 +172,7 @@ def run_trial(
                 break
             if isinstance(report, Packs):
                 packs = report
+                _LOG.info("packs of %s replicates, %d of them done", packs.sizes, packs.done)
             elif isinstance(report, CurvePoint):
                 step = report.step
                 yield _progress(report, config.train.steps, packs)
@@ -174,7 +184,7 @@ def run_trial(
                 yield from store(dataclasses.replace(rows, trial=row))
                 yield Rung(row)
             elif isinstance(report, Alive):
-                yield report
+                yield _alive(report, packs)
             else:
                 yield StageProgress(report.stage, report.step, report.steps)
     except UserError:
@@ -185,6 +195,7 @@ def run_trial(
                 f"the GPU's context is lost: {_first_line(error)} (run the trial again; if it ends "
                 f"so again, look at the GPU's log with `nvidia-smi -q`)"
             ) from error
+        _LOG.info("the trial has failed", exc_info=error)
         row = common | {
             "status": "failed",
             "error": _first_line(error),
@@ -309,6 +320,14 @@ def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
     kind = "" if isinstance(error, TrialFailure) else f"{type(error).__name__}: "
     return f"{kind}{text[0] if text else 'no message'}"[:500]
+
+
+def _alive(report: Alive, packs: Packs) -> Alive:
+    """A sign of life; steps of gate learning are counted over all packs, as in `Progress`."""
+    if report.stage or not report.steps:
+        return report
+    step = packs.done * report.steps + report.step
+    return dataclasses.replace(report, step=step, steps=len(packs.sizes) * report.steps)
 
 
 def _progress(point: CurvePoint, steps: int, packs: Packs) -> Progress:

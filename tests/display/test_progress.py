@@ -102,7 +102,7 @@ def run_ten(observer, *, failing=()):
         observer.phase("starting Ray")
         observer.sweep_started(name="s", samples=100, stored=50, concurrency=2)
         for i in range(50):
-            observer.trial_started(str(i), TrialConfig())
+            observer.trial_started(str(i), TrialConfig(), host="h")
             observer.trial_progressed(str(i), progress(5))
             if i in failing:
                 observer.trial_finished(str(i), row(str(i), status="failed", error="NaN\nmore"))
@@ -145,7 +145,7 @@ def test_a_terminal_shows_counts_bars_and_the_best_and_failures_stay():
     run_ten(display, failing=(3,))
     text = out.file.getvalue()
     assert "trial 3 failed: NaN" in text
-    display.trial_started("abcdefghij", TrialConfig())
+    display.trial_started("abcdefghij", TrialConfig(), host="h")
     display.trial_progressed("abcdefghij", progress(5))
     shown = console()
     shown.print(display._draw())
@@ -162,7 +162,7 @@ def test_more_running_trials_than_lines_do_not_scroll_the_terminal(width):
     display = sweep_display(out, AIMS, [], possible=100)
     display.sweep_started(name="s", samples=100, stored=0, concurrency=50)
     for i in range(50):
-        display.trial_started(f"{i:016}", TrialConfig())
+        display.trial_started(f"{i:016}", TrialConfig(), host="h")
     shown = console(width=width, height=15)
     shown.print(display._draw())
     lines = shown.file.getvalue().splitlines()

@@ -61,11 +61,14 @@ class Recorder:
     def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
         self._note("started", (name, samples, stored, concurrency))
 
-    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+    def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:
         self._note("trial", trial_id)
 
     def trial_progressed(self, trial_id: str, progress: object) -> None:
         self._note("progress", (trial_id, progress))
+
+    def trial_died(self, trial_id: str, reason: str) -> None:
+        self._note("died", (trial_id, reason))
 
     def trial_finished(self, trial_id: str, row: Mapping[str, Any]) -> None:
         self._note("finished", dict(row))

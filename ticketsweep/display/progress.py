@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ticketsweep.display.figures import NONE, figure, first_line, short
-from ticketsweep.display.state import Running, SweepState
+from ticketsweep.display.state import Running, SweepState, further
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, finite_number
@@ -29,6 +29,7 @@ _LINES_BESIDE_TRIALS = 9  # of the terminal's height, for the head, the best val
 _REFRESHES = 4  # a second
 T = TypeVar("T")
 _STAGES = {
+    "": "learning gates",
     "pretrain": "pre-training to the rewinding step",
     "pretrain-reinitialized": "pre-training weights drawn afresh",
     "retrained": "retraining the tickets",
@@ -75,13 +76,18 @@ class LoggedSweep(AbstractContextManager["LoggedSweep"]):
         self._tenths = self._tenths_done()
         self._say(self._state.opening())
 
-    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+    def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:  # noqa: ARG002
         """A trial has begun."""
         self._state.started(trial_id, steps=config.train.steps)
 
-    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress | Alive) -> None:
         """A trial has come further."""
         self._state.progressed(trial_id, progress)
+
+    def trial_died(self, trial_id: str, reason: str) -> None:
+        """A trial has lost its worker, and waits for another."""
+        self._state.died(trial_id)
+        self.warn(f"the worker of trial {short(trial_id)} has died: {reason}")
 
     def trial_finished(self, trial_id: str, row: Mapping[str, object]) -> None:
         """A trial has ended, well or not."""
@@ -148,16 +154,22 @@ class LiveSweep(AbstractContextManager["LiveSweep"]):
             self._phase = "waiting for the first trial"
         self._say(self._state.opening())
 
-    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+    def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:  # noqa: ARG002
         """A trial has begun."""
         with self._lock:
             self._state.started(trial_id, steps=config.train.steps)
             self._phase = ""
 
-    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress | Alive) -> None:
         """A trial has come further."""
         with self._lock:
             self._state.progressed(trial_id, progress)
+
+    def trial_died(self, trial_id: str, reason: str) -> None:
+        """A trial has lost its worker, and waits for another."""
+        with self._lock:
+            self._state.died(trial_id)
+        self.warn(f"the worker of trial {short(trial_id)} has died: {reason}")
 
     def trial_finished(self, trial_id: str, row: Mapping[str, object]) -> None:
         """A trial has ended, well or not."""
@@ -240,6 +252,8 @@ class TrialDisplay(AbstractContextManager["TrialDisplay"]):
             except StopIteration as end:
                 outcome: T = end.value
                 return outcome
+            if isinstance(progress, Alive) and progress.steps:
+                self._latest = further(self._latest, progress)
             if isinstance(progress, Alive | Rung):
                 continue
             if _stage(progress) != _stage(self._latest):
@@ -298,9 +312,14 @@ def _stage(progress: Progress | StageProgress | None) -> str:
     """What a trial is doing; nothing while it learns gates."""
     if not isinstance(progress, StageProgress):
         return ""
-    if progress.stage in _STAGES:
-        return _STAGES[progress.stage]
-    return f"retraining the control {progress.stage.removesuffix('_retrained')}"
+    return stage_text(progress.stage)
+
+
+def stage_text(stage: str) -> str:
+    """What a trial does in a stage; before the first logged step of its gates it has no figures."""
+    if stage in _STAGES:
+        return _STAGES[stage]
+    return f"retraining the control {stage.removesuffix('_retrained')}"
 
 
 def failure_line(trial_id: str, row: Row) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ticketsweep.display.figures import duration, named_figure, out_of, plural, short
-from ticketsweep.progress import Progress, StageProgress
+from ticketsweep.progress import Alive, Progress, StageProgress
 from ticketsweep.results.ranking import Objectives, best_trial
 from ticketsweep.results.rows import Row, figure_of
 
@@ -22,6 +22,13 @@ class Running:
     def share(self) -> float:
         """Share of its steps that are done."""
         return self.latest.step / max(1, self.steps) if self.latest else 0.0
+
+
+def further(before: Progress | StageProgress | None, alive: Alive) -> Progress | StageProgress:
+    """Where a trial stands some steps after a report; the figures are still those of the report."""
+    if alive.stage or not isinstance(before, Progress):
+        return StageProgress(alive.stage, alive.step, alive.steps)
+    return replace(before, step=alive.step, steps=alive.steps)
 
 
 class SweepState:
@@ -98,9 +105,16 @@ class SweepState:
         self.rows.pop(trial_id, None)
         self.running[trial_id] = Running(steps)
 
-    def progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
-        """A trial has come further."""
+    def progressed(self, trial_id: str, progress: Progress | StageProgress | Alive) -> None:
+        """A trial has come further; between two logged steps the figures are those of the first."""
+        if isinstance(progress, Alive):
+            before = self.running[trial_id].latest if trial_id in self.running else None
+            progress = further(before, progress)
         self.running[trial_id] = Running(progress.steps, progress)
+
+    def died(self, trial_id: str) -> None:
+        """A trial has lost its worker, and waits for another."""
+        self.running.pop(trial_id, None)
 
     def finished(self, trial_id: str, row: Row) -> None:
         """A trial has ended, well or not."""

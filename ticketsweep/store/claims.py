@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -41,10 +41,7 @@ class Claim:
         self._name = f"{work}.{secrets.token_hex(8)}.json"
         self._path = f"{storage.claims_folder(sweep)}/{self._name}"
         self._content: dict[str, Any] = {
-            "host": this_host(),
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
+            **this_process(),
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "held": False,
             "beat": 0,
@@ -75,7 +72,7 @@ class Claim:
             rivals = {}
             for path, content in others.items():
                 other = _parsed(content)
-                is_alive = _is_running(other)
+                is_alive = is_running(other)
                 before, since = watched.setdefault(path, (content, time.monotonic()))
                 silent = time.monotonic() - since >= LEASE_SECONDS
                 if is_alive is False or (is_alive is None and before == content and silent):
@@ -200,8 +197,14 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return other if isinstance(other, dict) else {"held": True}
 
 
-def _is_running(other: dict[str, Any]) -> bool | None:
-    """Whether a claim's process runs; None where that cannot be told: on another machine."""
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others, to be written down; `is_running` reads it."""
+    pid = os.getpid()
+    return {"host": this_host(), "machine": _machine(), "pid": pid, "started": _started(pid)}
+
+
+def is_running(other: Mapping[str, Any]) -> bool | None:
+    """Whether a process runs; None where that cannot be told: on another machine."""
     pid = other.get("pid")
     if other.get("machine") != _machine() or not isinstance(pid, int):
         return None

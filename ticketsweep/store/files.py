@@ -46,11 +46,15 @@ def _unreadable(file: StoredFile, error: BaseException) -> StorageError:
     return UnreadableFile(f"{file.shown}: {said}")
 
 
-def put(storage: Storage, path: str, data: pa.Buffer) -> None:
+def put(storage: Storage, path: str, data: pa.Buffer, *, lasting: bool = True) -> None:
     """Make `data` the content of `path`, all of it or nothing.
 
     On a local disk the bytes go to a temporary name in the same folder and reach the disk before
     the rename; on an object store they are one upload.
+
+    Parameters
+    ----------
+    lasting: whether a power cut must not undo it, which takes a disk some time.
 
     Raises StorageError (disk full, no permission, no network), with nothing half-written in sight.
     """
@@ -61,7 +65,7 @@ def put(storage: Storage, path: str, data: pa.Buffer) -> None:
             with storage.filesystem.open_output_stream(path) as stream:
                 stream.write(data)
         else:
-            _put_locally(Path(path), data)
+            _put_locally(Path(path), data, lasting=lasting)
     except (pa.ArrowException, OSError) as error:
         hint = remedy(error) or "free some space or mend the permissions"
         raise StorageError(
@@ -70,7 +74,7 @@ def put(storage: Storage, path: str, data: pa.Buffer) -> None:
         ) from error
 
 
-def _put_locally(path: Path, data: pa.Buffer) -> None:
+def _put_locally(path: Path, data: pa.Buffer, *, lasting: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(temporary_path(path.as_posix()))
     try:
@@ -78,13 +82,15 @@ def _put_locally(path: Path, data: pa.Buffer) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[stream.write(rest) :]
-            os.fsync(stream.fileno())
+            if lasting:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    if lasting:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,10 @@ ROOT/TABLE/sweep=NAME/compacted/PART.parquet   many trials of it, merged
 ROOT/comparisons/sweep=NAME/TRIAL_ID.parquet   of a trial's replicates, made later
 ROOT/sweeps/sweep=NAME/sweep.parquet        one row about the sweep itself
 ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
+ROOT/underway/sweep=NAME/TRIAL_ID.json      that the sweep has begun the trial
 ROOT/claims/sweep=NAME/WORK.….json          who runs or compacts it at this moment
+ROOT/live/sweep=NAME/WHO.json               how far a run of it has come, or a single trial
+ROOT/logs/sweep=NAME/TRIAL_ID.….log         what a trial told while it ran, a file an attempt
 ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
 ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
 ROOT/tracking                               offline tracking runs, on a local storage
@@ -18,6 +21,7 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +42,12 @@ _CHECKPOINTS = "checkpoints"
 _QUARANTINE = "quarantine"
 _COMPACTED = "compacted"
 _CLAIMS = "claims"
+_UNDER_WAY = "underway"
+_LIVE = "live"
+_LOGS = "logs"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(
-    r"\..+\.(parquet|json)\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp"
+    r"\..+\.(parquet|json|log)\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp"
 )
 
 
@@ -204,8 +211,7 @@ class Storage:
             )
 
     def _folder(self, table: Table, sweep: str | None = None) -> str:
-        folder = f"{self.root}/{table}"
-        return folder if sweep is None else f"{folder}/{_PARTITION}{check_name(sweep)}"
+        return self._partition(table, sweep)
 
     def trial_file(self, table: Table, sweep: str, trial_id: str) -> str:
         """Where a trial's rows of a table lie. Raises StorageError for an invalid name."""
@@ -221,7 +227,23 @@ class Storage:
 
     def claims_folder(self, sweep: str) -> str:
         """Where processes that work on a sweep say so. Raises StorageError for an invalid name."""
-        return f"{self.root}/{_CLAIMS}/{_PARTITION}{check_name(sweep)}"
+        return self._partition(_CLAIMS, sweep)
+
+    def under_way_folder(self, sweep: str | None = None) -> str:
+        """Where drivers note the trials (of a sweep) that they have begun."""
+        return self._partition(_UNDER_WAY, sweep)
+
+    def live_folder(self, sweep: str | None = None) -> str:
+        """Where drivers (of a sweep) tell how far they are; `store.live` knows the names in it."""
+        return self._partition(_LIVE, sweep)
+
+    def logs_folder(self, sweep: str | None = None) -> str:
+        """Where trials (of a sweep) tell what they do; `store.logs` knows the names in it."""
+        return self._partition(_LOGS, sweep)
+
+    def _partition(self, kind: str, sweep: str | None) -> str:
+        folder = f"{self.root}/{kind}"
+        return folder if sweep is None else f"{folder}/{_PARTITION}{check_name(sweep)}"
 
     def checkpoint_file(self, trial_id: str) -> str:
         """Where a trial's checkpoint lies. Raises StorageError for an invalid name."""
@@ -316,7 +338,8 @@ class Storage:
         """Temporary files below a sweep's folders."""
         found = []
         folders = [self._folder(table, sweep) for table in SCHEMAS]
-        for folder in (*folders, self.claims_folder(sweep)):
+        told = [self.claims_folder(sweep), self.live_folder(sweep), self.logs_folder(sweep)]
+        for folder in (*folders, *told, self.under_way_folder(sweep)):
             for info in self._list(folder):
                 if match := _TEMPORARY.fullmatch(info.base_name):
                     pid, mtime_ns = int(match["pid"]), info.mtime_ns or 0
@@ -327,6 +350,13 @@ class Storage:
         """The paths of a sweep's claims that are there at this moment."""
         infos = self._list(self.claims_folder(sweep))
         return sorted(info.path for info in infos if info.path.endswith(".json"))
+
+    def told(self, folder: str) -> Iterator[tuple[str, str, pafs.FileInfo]]:
+        """Sweep, name and file of all below such a folder, but unfinished ones."""
+        for info in self._list(folder):
+            *_, partition, name = info.path.split("/")
+            if partition.startswith(_PARTITION) and not name.startswith("."):
+                yield partition.removeprefix(_PARTITION), name, info
 
     def _list(self, folder: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)

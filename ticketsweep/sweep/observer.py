@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ticketsweep.config import TrialConfig
 
 if TYPE_CHECKING:
-    from ticketsweep.progress import Progress, StageProgress
+    from ticketsweep.progress import Alive, Progress, StageProgress
 
 
 class Observer(Protocol):
@@ -20,11 +20,14 @@ class Observer(Protocol):
     def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
         """Ray is there; `stored` of `samples` trials need not be run."""
 
-    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
-        """A worker has taken the trial up, perhaps for the second time."""
+    def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:
+        """A worker on this machine has taken the trial up, perhaps for the second time."""
 
-    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress) -> None:
-        """A logged step."""
+    def trial_progressed(self, trial_id: str, progress: Progress | StageProgress | Alive) -> None:
+        """A logged step; or, without figures, steps between two of them."""
+
+    def trial_died(self, trial_id: str, reason: str) -> None:
+        """The trial's worker has died; it is started again, or `trial_finished` follows."""
 
     def trial_finished(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """The trial is stored: complete, failed, or copied from another sweep."""

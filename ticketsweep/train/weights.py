@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from ticketsweep.train.models import initial_parameters
 from ticketsweep.train.pack import Layout, PackedModel, Weights
 from ticketsweep.train.plan import Plan
 from ticketsweep.train.schedules import log_steps
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def train_weights(
     done = 0
     if (saved := checkpoints.state(stage)) is not None:
         done = int(saved["step"])
+        _LOG.info("%s: going on from step %d of a checkpoint", stage, done)
         leaves.restore(part("leaves", saved))
         update.restore(part("update", saved))
     for order in orders:
@@ -152,7 +156,7 @@ def train_weights(
                 yield Passage(stage, done, how.steps)
                 heard = time.monotonic()
             elif time.monotonic() - heard >= ALIVE_SECONDS:
-                yield Alive()
+                yield Alive(step=done, steps=how.steps, stage=stage)
                 heard = time.monotonic()
     leaves.release()
 
