@@ -24,6 +24,7 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.writer import remove_leftovers, write_sweep
+from ticketsweep.sweep.broadcast import broadcast
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.stored import is_done
@@ -75,8 +76,11 @@ def run_sweep(
         resources, or a stored sweep of the same name; or another process runs the sweep.
     """
     name = spec.settings.name
-    with claimed(storage, name, "run", waiting=observer.phase) as claim:
-        return _run_claimed(spec, claim, storage, address, tracking, observer)
+    with (
+        claimed(storage, name, "run", waiting=observer.phase) as claim,
+        broadcast(observer, storage, name) as telling,
+    ):
+        return _run_claimed(spec, claim, storage, address, tracking, telling)
 
 
 def _run_claimed(

@@ -199,7 +199,8 @@ class _Scheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """The worker has died. Tune starts another, or gives up and says so to its searcher."""
         key = trial.trial_id
-        self._deaths[key] = self._ended.pop(key, "") or _reason(trial)
+        reason = self._deaths[key] = self._ended.pop(key, "") or _reason(trial)
+        self._fault.guard(lambda: self._observer.trial_died(self._queue.job(key).trial_id, reason))
 
     def given_up(self, key: str) -> None:
         """The worker has died more often than is tolerated."""
@@ -209,8 +210,8 @@ class _Scheduler(FIFOScheduler):
     def _heard(self, key: str, report: Report) -> None:
         job = self._queue.job(key)
         match report:
-            case Started():
-                self._observer.trial_started(job.trial_id, job.config)
+            case Started(host):
+                self._observer.trial_started(job.trial_id, job.config, host=host)
                 self._tracker.begin(job.trial_id, job.config)
             case Progress():
                 self._observer.trial_progressed(job.trial_id, report)
@@ -221,6 +222,8 @@ class _Scheduler(FIFOScheduler):
             case Alive(waiting):
                 if waiting:
                     self._observer.phase(f"a trial is waiting for the storage: {waiting}")
+                elif report.steps:
+                    self._observer.trial_progressed(job.trial_id, report)
             case Stored(row):
                 self._tracker.finish(job.trial_id, row)
                 self._queue.done(key, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,15 @@ from ray import tune
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import MissingStorage, StorageError, UserError
-from ticketsweep.planning import DataKey, data_key
+from ticketsweep.narration import narrated
+from ticketsweep.planning import DataKey, data_key, identify
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
+from ticketsweep.store.logs import trial_log
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.remote import is_remote
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import TrialOutcome, run_trial
+from ticketsweep.trial import run_trial
 
 REPORT = "report"
 """The key of a result under which Tune passes on a `Report`."""
@@ -26,7 +29,9 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Started:
-    """The trial has been taken up."""
+    """The trial has been taken up on this machine."""
+
+    host: str
 
 
 @dataclass(frozen=True)
@@ -97,13 +102,14 @@ class TrialWorker(tune.Trainable):
         return {REPORT: report, "done": isinstance(report, (Stored, Refused))}
 
     def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
-        yield Started()
+        yield Started(platform.node())
         config = TrialConfig.model_validate(json.loads(job["config"]))
         if self._gpus == 0 and config.device == "auto":  # a cluster's Ray may show it others' GPUs
             config = config.model_copy(update={"device": "cpu"})
-        trial: Generator[Report, None, TrialOutcome] = run_trial(
+        dataset = self._datasets[data_key(config)]
+        trial = run_trial(
             config,
-            dataset=self._datasets[data_key(config)],
+            dataset=dataset,
             storage=self._masks,
             sweep=self._sweep,
             search=job["search"],
@@ -112,7 +118,8 @@ class TrialWorker(tune.Trainable):
             patience=self._patience,
         )
         try:
-            outcome = yield from trial
+            with trial_log(self._masks, self._sweep, identify(config, dataset)) as log:
+                outcome = yield from narrated(trial, log)
         except UserError as error:
             yield Refused(" ".join(str(error).split()))
         else:

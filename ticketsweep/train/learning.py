@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from ticketsweep.train.snapshots import MaskTrace
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Leaves
 
+_LOG = logging.getLogger(__name__)
 STAGE = "gates"
 
 
@@ -250,7 +252,8 @@ class GateLearning:
                 if is_due:
                     checkpoints.save(STAGE, self._state())
                 if is_logged or is_silent:
-                    yield self.curve[-1] if is_logged else Alive()
+                    alive = Alive(step=self._done, steps=self.how.steps)
+                    yield self.curve[-1] if is_logged else alive
                     heard = time.monotonic()
                 began = time.perf_counter()
         self._leaves.release()
@@ -336,6 +339,7 @@ class GateLearning:
 
     def _restore(self, saved: State) -> None:
         self._done = int(saved["step"])
+        _LOG.info("going on from step %d of a checkpoint", self._done)
         self.seconds = float(saved["seconds"])
         self._total.copy_(saved["total"])
         self.diverged.at[:] = saved["diverged"].numpy()
