@@ -26,6 +26,7 @@ _FOLDER_PREFIX = "ticketsweep-ray-"
 _LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
 _SECONDS_TO_ANSWER = 10.0
 _SECONDS_TO_REAP = 10.0
+_STARTS = 3
 _OBJECT_STORE_SPARE = 128 * 2**20  # bytes beside the data sets, for Ray's own messages
 
 
@@ -99,14 +100,25 @@ def _watched(storage: Storage, sweep: str) -> Iterator[Callable[[], None]]:
 
 
 def _start(folder: Path, *, cpus: int, shared_bytes: int) -> None:
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
-        _temp_dir=str(folder),
+    """Start a local Ray. On a busy machine it may take longer than Ray waits for itself."""
+    for _ in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=max(2 * shared_bytes, shared_bytes + _OBJECT_STORE_SPARE),
+                _temp_dir=str(folder),
+            )
+            return
+        except Exception as error:  # of no class of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            ray.shutdown()
+    raise SweepError(
+        f"Ray could not be started on this machine in {_STARTS} attempts: {reason} "
+        "(see what takes its processors, memory or disk; `ticketsweep doctor` looks at them)"
     )
 
 
