@@ -14,6 +14,7 @@ import typer
 
 from ticketsweep.cli.notes import note, notes
 from ticketsweep.cli.options import FormatOption, ResultFormat, SetOption, StorageOption, Tracking
+from ticketsweep.cli.rehearsing import dry_run
 from ticketsweep.errors import TrialFailure, UserError
 
 if TYPE_CHECKING:
@@ -43,19 +44,29 @@ def run(
         Tracking | None,
         typer.Option(help="Weights & Biases.  [default: online with a key, else offline]"),
     ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check all of it, and tell time, memory and the first trials alone."
+        ),
+    ] = False,
     output: FormatOption = ResultFormat.TABLE,
 ) -> None:
     """Run a sweep, or go on with it: the same line again runs only what is missing."""
+    from ticketsweep.space import load_space
+    from ticketsweep.store.paths import Storage, default_storage
+
+    spec = load_space(space, settings=settings or [], name=name, samples=samples)
+    if dry:
+        dry_run(spec, storage=storage or default_storage(), address=address, output=output)
+        return
     from ticketsweep.display.outcome import sweep_outcome, sweep_places
     from ticketsweep.display.progress import sweep_display
     from ticketsweep.display.records import document
     from ticketsweep.display.terminal import emit, show, stderr_console, stdout_console
     from ticketsweep.results.summary import summarise
-    from ticketsweep.space import load_space
     from ticketsweep.store.database import Database
-    from ticketsweep.store.paths import Storage, default_storage
 
-    spec = load_space(space, settings=settings or [], name=name, samples=samples)
     opened = Storage.open(storage or default_storage(), create=True)
     database = Database(opened)
     objectives = spec.settings.objectives

@@ -234,6 +234,7 @@ def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:
 
 
 def load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]:
+    """Every data set that a trial of the space can ask for."""
     from ticketsweep.planning import data_key, load_data
 
     datasets: dict[DataKey, Dataset] = {}
@@ -308,11 +309,15 @@ def local_cpus() -> int:
 
 
 def _fitting(spec: SweepSpec, capacity: Capacity) -> int:
-    """How many trials the resources allow at once."""
+    return fitting(spec, cpus=capacity.cpus, gpus=capacity.gpus)
+
+
+def fitting(spec: SweepSpec, *, cpus: float, gpus: float) -> int:
+    """How many trials these resources allow at once."""
     wanted = spec.settings.resources
-    allowed = capacity.cpus / wanted.cpus
+    allowed = cpus / wanted.cpus
     if wanted.gpus:
-        allowed = min(allowed, capacity.gpus / wanted.gpus)
+        allowed = min(allowed, gpus / wanted.gpus)
     return math.floor(allowed + 1e-9)
 
 
