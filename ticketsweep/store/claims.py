@@ -30,6 +30,7 @@ LEASE_SECONDS = 60.0  # without a renewal: storages have been away for that long
 
 Work = Literal["run", "compaction"]
 _DOING: dict[Work, str] = {"run": "run", "compaction": "compacted"}
+_STALE_SECONDS = 3600.0  # without a renewal, on another machine
 _PAUSE_SECONDS = 0.2  # between two looks at others' claims
 
 
@@ -183,6 +184,24 @@ def claimed(
         yield claim
     finally:
         claim.release()
+
+
+def claim_states(storage: Storage, sweep: str) -> dict[str, bool]:
+    """The claims on a sweep by their paths, and whether each may still stand.
+
+    One of another machine does for an hour after it was written, since nobody here can tell.
+
+    Raises StorageError where they cannot be listed.
+    """
+    states = {}
+    for info in storage.list_files(storage.claims_folder(sweep)):
+        if info.path.endswith(".json"):
+            with suppress(pa.ArrowException, OSError):  # given up meanwhile
+                with storage.filesystem.open_input_file(info.path) as stream:
+                    runs = is_running(_parsed(stream.read()))
+                silent = time.time() - (info.mtime_ns or 0) / 1e9 > _STALE_SECONDS
+                states[info.path] = not silent if runs is None else runs
+    return states
 
 
 def _named(other: dict[str, Any]) -> str:

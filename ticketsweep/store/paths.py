@@ -39,6 +39,7 @@ _SUFFIX = ".parquet"
 _PARTITION = "sweep="
 _SWEEP_FILE = "sweep"
 _CHECKPOINTS = "checkpoints"
+_CHECKPOINT = ".safetensors"
 _QUARANTINE = "quarantine"
 _COMPACTED = "compacted"
 _CLAIMS = "claims"
@@ -47,8 +48,9 @@ _LIVE = "live"
 _LOGS = "logs"
 _TWICE = re.compile(r"^\[Errno (\d+)\] (?P<what>.+?)\.? Detail: \[errno \1\] (?P<reason>.+)$")
 _TEMPORARY = re.compile(
-    r"\..+\.(parquet|json|log)\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp"
+    r"\..+\.(parquet|json|log|safetensors)\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp"
 )
+_PROBE = re.compile(r"\.probe-[0-9a-f]{16}")
 
 
 def default_storage() -> str:
@@ -103,6 +105,7 @@ class Leftover:
     host: str
     pid: int
     mtime_ns: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,13 @@ class Storage:
 
     def checkpoint_file(self, trial_id: str) -> str:
         """Where a trial's checkpoint lies. Raises StorageError for an invalid name."""
-        return f"{self.root}/{_CHECKPOINTS}/{check_name(trial_id)}.safetensors"
+        return f"{self.root}/{_CHECKPOINTS}/{check_name(trial_id)}{_CHECKPOINT}"
+
+    def checkpoints(self) -> dict[str, pafs.FileInfo]:
+        """The checkpoints that are there, by their trials' ids."""
+        infos = self.list_files(f"{self.root}/{_CHECKPOINTS}")
+        stems = {info.base_name.removesuffix(_CHECKPOINT): info for info in infos}
+        return {s: i for s, i in stems.items() if s != i.base_name and valid_name(s)}
 
     def optuna_journal(self, sweep: str) -> Path | None:
         """Optuna's journal; None on an object store, which has neither appends nor locks."""
@@ -276,7 +285,7 @@ class Storage:
 
     def _data_files(self, table: Table, folder: str) -> list[StoredFile]:
         found = []
-        for info in self._list(folder):
+        for info in self.list_files(folder):
             parts = info.path.removeprefix(f"{self.root}/").split("/")
             compacted = len(parts) == 4 and parts[2] == _COMPACTED
             if not (compacted or len(parts) == 3) or not parts[1].startswith(_PARTITION):
@@ -328,37 +337,56 @@ class Storage:
 
     def sweeps_with_trials(self) -> list[str]:
         """The names of all sweeps that have a trial's file."""
-        folders = pafs.FileSelector(self._folder("trials"), allow_not_found=True)
+        return self._names_in("trials")
+
+    def names(self) -> list[str]:
+        """The names of all sweeps of which there is, or was, anything at all."""
+        kinds = (*SCHEMAS, _CLAIMS, _UNDER_WAY, _LIVE, _LOGS)
+        return sorted({name for kind in kinds for name in self._names_in(kind)})
+
+    def _names_in(self, kind: str) -> list[str]:
+        folders = pafs.FileSelector(f"{self.root}/{kind}", allow_not_found=True)
         names = [info.base_name for info in self._look(folders)]
         return sorted(
             name.removeprefix(_PARTITION) for name in names if name.startswith(_PARTITION)
         )
 
-    def leftovers(self, sweep: str) -> list[Leftover]:
-        """Temporary files below a sweep's folders."""
+    def leftovers(self, sweep: str | None) -> list[Leftover]:
+        """Temporary files below a sweep's folders; None: beside checkpoints, and of the whole."""
+        if sweep is None:
+            root = pafs.FileSelector(self.root, allow_not_found=True)
+            infos = [*self.list_files(f"{self.root}/{_CHECKPOINTS}"), *self._look(root)]
+        else:
+            folders = (*self.folders(sweep).values(), self.claims_folder(sweep))
+            infos = [info for folder in folders for info in self.list_files(folder)]
         found = []
-        folders = [self._folder(table, sweep) for table in SCHEMAS]
-        told = [self.claims_folder(sweep), self.live_folder(sweep), self.logs_folder(sweep)]
-        for folder in (*folders, *told, self.under_way_folder(sweep)):
-            for info in self._list(folder):
-                if match := _TEMPORARY.fullmatch(info.base_name):
-                    pid, mtime_ns = int(match["pid"]), info.mtime_ns or 0
-                    found.append(Leftover(info.path, match["host"], pid, mtime_ns))
+        for info in infos:
+            if match := _TEMPORARY.fullmatch(info.base_name) or _PROBE.fullmatch(info.base_name):
+                host, pid = match.groupdict().get("host", ""), match.groupdict().get("pid", 0)
+                at = info.mtime_ns or 0
+                found.append(Leftover(info.path, host, int(pid), at, info.size or 0))
         return found
 
     def claims(self, sweep: str) -> list[str]:
         """The paths of a sweep's claims that are there at this moment."""
-        infos = self._list(self.claims_folder(sweep))
+        infos = self.list_files(self.claims_folder(sweep))
         return sorted(info.path for info in infos if info.path.endswith(".json"))
+
+    def folders(self, sweep: str) -> dict[str, str]:
+        """The folders of a sweep alone, by what they hold, but for claims."""
+        tables = {str(table): self._folder(table, sweep) for table in SCHEMAS}
+        notes = (_UNDER_WAY, _LIVE, _LOGS)
+        return tables | {kind: self._partition(kind, sweep) for kind in notes}
 
     def told(self, folder: str) -> Iterator[tuple[str, str, pafs.FileInfo]]:
         """Sweep, name and file of all below such a folder, but unfinished ones."""
-        for info in self._list(folder):
+        for info in self.list_files(folder):
             *_, partition, name = info.path.split("/")
             if partition.startswith(_PARTITION) and not name.startswith("."):
                 yield partition.removeprefix(_PARTITION), name, info
 
-    def _list(self, folder: str) -> list[pafs.FileInfo]:
+    def list_files(self, folder: str) -> list[pafs.FileInfo]:
+        """Every file below a folder, none where there is no folder. Raises StorageError."""
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
         return [info for info in self._look(selector) if info.type == pafs.FileType.File]
 

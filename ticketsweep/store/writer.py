@@ -124,10 +124,15 @@ def remove_leftovers(storage: Storage, sweep: str) -> int:
     A file of a running process of this machine stays, and one of another machine for an hour.
     Raises StorageError where deleting is not allowed.
     """
-    dead = [file for file in storage.leftovers(sweep) if _is_dead(file)]
+    dead = dead_leftovers(storage, sweep)
     for file in dead:
         remove(storage, file.path)
     return len(dead)
+
+
+def dead_leftovers(storage: Storage, sweep: str | None) -> list[Leftover]:
+    """What `remove_leftovers` would delete; for None, what there is of no sweep."""
+    return [file for file in storage.leftovers(sweep) if _is_dead(file)]
 
 
 def _is_dead(file: Leftover) -> bool:
