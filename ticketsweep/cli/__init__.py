@@ -22,6 +22,7 @@ from ticketsweep.cli.reading import list_, query, status
 from ticketsweep.cli.report import report
 from ticketsweep.cli.running import run, trial
 from ticketsweep.cli.stability import stability
+from ticketsweep.cli.starting import init
 from ticketsweep.errors import TicketsweepError
 
 app = typer.Typer(
@@ -150,6 +151,13 @@ app.command(
         "report quickstart --figures figures --figure-format pdf --figure-format svg",
     ),
 )(report)
+app.command(
+    cls=_Command,
+    short_help="Write a search space to begin with.",
+    epilog=_examples(
+        "init mine", "init mine --dataset cifar10", "init mine --model mynet:net --dataset mynet:data"
+    ),
+)(init)
 app.command(
     cls=_Command,
     short_help="Look for what would be in the way of a sweep.",
