@@ -26,6 +26,7 @@ STARTING_RAY = (
     "tests/sweep/test_faults.py",
     "tests/sweep/test_runner.py",
     "tests/sweep/test_comparing.py",
+    "tests/sweep/test_postgresql.py",
     "tests/sweep/test_nodes.py",
     "tests/cluster/test_launching.py",
     "tests/cluster/test_slurm.py",

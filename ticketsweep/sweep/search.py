@@ -15,9 +15,8 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.config import TrialConfig
@@ -29,6 +28,8 @@ from ticketsweep.starting_points import Chosen, Point
 from ticketsweep.sweep.journal import MirroredJournal
 from ticketsweep.sweep.stored import was_cut_off
 
+from ticketsweep.sweep.samplers import make_sampler
+from ticketsweep.sweep.server import IDENTITY, Mirror, MirroredStudies, directions_of
 # Suggestions that the sweep already has are answered from the store. After so many in a row from
 # the sampler, uniform chance is asked; after so many in all, a space without ranges of real numbers
 # is gone through point by point, and any other counts as exhausted.
@@ -62,6 +63,7 @@ class Search:
     journal: file for Optuna's dashboards, written afresh; None: memory alone.
     """
 
+    mirror: on a database server, in place of the journal.
     def __init__(
         self,
         spec: SweepSpec,
@@ -70,11 +72,12 @@ class Search:
         journal: Path | None,
     ) -> None:
         self._spec = spec
+        mirror: Mirror | None = None,
         self._objectives = spec.settings.objectives
         self._identify = identify
         self._finished: dict[str, Row] = {}
         self._running: dict[str, int] = {}
-        self._journal = journal
+        self._journal, self._mirror = journal, mirror
         self._names = _names(spec)
         self._is_grid = spec.settings.sampler == "grid"
         self._given = deque(spec.points)
@@ -90,23 +93,21 @@ class Search:
         """Build the study from the sweep's stored trials. Must be called once, before `ask`."""
         started = len(rows)
         seed = derive_seed(self._spec.settings.seed, "sampler", str(started)) % 2**32
-        self._sampler = _sampler(self._spec.settings.sampler, self._spec.settings.samples, seed)
+        self._sampler = make_sampler(self._spec.settings.sampler, self._spec.settings.samples, seed)
         self._chance = RandomSampler(seed=derive_seed(seed, "chance") % 2**32)
-        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         with warnings.catch_warnings():
             # Names for the study's metrics have been in Optuna since 3.2, as an experiment.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
                 study_name=self._spec.settings.name,
-                storage=_fresh_storage(self._journal),
-                directions=[ways[way] for way in self._spec.settings.objectives.values()],
+                storage=_fresh_storage(self._journal, self._mirror),
+                directions=directions_of(self._objectives),
                 sampler=self._sampler,
             )
             self._study.set_metric_names(list(self._spec.settings.objectives))
-        in_order = sorted(rows, key=lambda row: str(row["started_at"]))
-        self._study.add_trials(
-            [frozen for row in in_order if (frozen := thaw(row, self._objectives))]
-        )
+        self._study.add_trials(_thawed(rows, self._objectives))
+        if self._mirror is not None:
+            self._mirror.restored()
         self._finished.update({str(row["trial_id"]): row for row in rows})
 
     def ask(self) -> Suggestion | None:
@@ -152,7 +153,7 @@ class Search:
         """What a trial of the study suggests; None, and the trial told of it, if that is known."""
         config = self._spec.sample(_Asked(trial, self._names))
         identity = self._identify(config)
-        trial.set_user_attr("trial_id", identity)
+        trial.set_user_attr(IDENTITY, identity)
         if identity in self._running:
             self._study.tell(trial, state=TrialState.FAIL)  # its twin will bring the values
             return None
@@ -169,7 +170,7 @@ class Search:
         distributions = frozen.distributions if frozen else {}
         self._study.enqueue_trial(frozen.params if frozen else {})
         trial = self._study.ask(fixed_distributions=distributions)
-        trial.set_user_attr("trial_id", identity)
+        trial.set_user_attr(IDENTITY, identity)
         self._finished.pop(identity, None)
         self._running[identity] = trial.number
         config = TrialConfig.model_validate_json(str(row["config"]))
@@ -208,6 +209,8 @@ class Search:
             key: value
             for key, value in trial.system_attrs.items()
             if not key.startswith(_TRANSIENT_ATTRIBUTES)
+        if self._mirror is not None:
+            self._mirror.close()
         }
         distributions = {k: distribution_to_json(d) for k, d in trial.distributions.items()}
         return json.dumps(
@@ -232,7 +235,7 @@ def thaw(row: Row, objectives: Iterable[str]) -> FrozenTrial | None:
         params=record["params"],
         distributions={k: json_to_distribution(d) for k, d in record["distributions"].items()},
         system_attrs=record["system_attrs"],
-        user_attrs={"trial_id": row["trial_id"]},
+        user_attrs={IDENTITY: row["trial_id"]},
     )
 
 
@@ -241,6 +244,21 @@ def _state_of(row: Row, objectives: Iterable[str]) -> tuple[TrialState, list[flo
 
     Values of different steps cannot be compared, so a stopped trial has none.
     """
+def mirror_stored(mirror: Mirror, rows: Sequence[Row], objectives: Mapping[str, str]) -> None:
+    """Write a sweep that has all its trials to a server, in so far as that does not have it."""
+    for number, trial in enumerate(_thawed(rows, objectives)):
+        trial.number = number
+        mirror.put(trial)
+    mirror.restored()
+    mirror.close()
+
+
+def _thawed(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[FrozenTrial]:
+    """The study's trials that stored rows stand for, in the order in which they began."""
+    in_order = sorted(rows, key=lambda row: str(row["started_at"]))
+    return [frozen for row in in_order if (frozen := thaw(row, objectives))]
+
+
     if row["status"] == "stopped" and not was_cut_off(row):
         return TrialState.PRUNED, None
     values = _values(row, objectives) if row["status"] == "complete" else None
@@ -321,27 +339,30 @@ class _Chosen:
             self.params[self._names[name, asked_for]] = self._point[name]
 
 
-def _sampler(name: str, samples: int, seed: int) -> BaseSampler:
-    if name == "tpe":
-        # Ten random trials, Optuna's default, would be most of a short sweep.
-        startup = min(10, max(4, samples // 4))
-        with warnings.catch_warnings():
-            # `group` (conditional spaces) has been in Optuna since 2.8, as an experiment.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return TPESampler(
-                seed=seed,
-                n_startup_trials=startup,
-                multivariate=True,
-                group=True,
-                constant_liar=True,  # keeps away from what is running, too
-            )
-    if name == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=max(4, min(50, samples // 4)))
-    return RandomSampler(seed=seed)
+class _Recorded:
+    """`distributions.Suggest` by Optuna's params of an earlier suggestion."""
+
+    def __init__(self, params: Mapping[str, Any], names: _Names) -> None:
+        self._params, self._names = params, names
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return float(self._within(low, high, self._names[name, (low, high, log)]))
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return int(self._within(low, high, self._names[name, (low, high)]))
+
+    def choice(self, name: str, labels: Sequence[Label]) -> int:
+        return list(labels).index(self._params[self._names[name, tuple(labels)]])
+
+    def _within(self, low: float, high: float, known_as: str) -> float:
+        value = self._params[known_as]
+        if not low <= value <= high:
+            raise ValueError(f"{known_as}: {value} is not in [{low}, {high}]")
+        return value  # type: ignore[no-any-return]
 
 
-def _fresh_storage(journal: Path | None) -> BaseStorage:
+def _fresh_storage(journal: Path | None, mirror: Mirror | None) -> BaseStorage:
     """A study storage without history: what the last run left is in the mask database."""
-    if journal is None:
-        return InMemoryStorage()
-    return JournalStorage(MirroredJournal(journal))
+    if mirror is not None:
+        return MirroredStudies(mirror)
+    return InMemoryStorage() if journal is None else JournalStorage(MirroredJournal(journal))
