@@ -67,14 +67,6 @@ def run(
     from ticketsweep.results.summary import summarise
     from ticketsweep.store.database import Database
 
-    optuna_storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Show the search to Optuna's dashboards in a database: postgresql://USER@HOST/NAME"
-            "  [default: $TICKETSWEEP_OPTUNA_STORAGE, else a file in the storage]",
-        ),
-    ] = None,
     opened = Storage.open(storage or default_storage(), create=True)
     database = Database(opened)
     objectives = spec.settings.objectives
@@ -107,13 +99,10 @@ def run(
         warn=note,
     )
     notes(database.warnings)
-            from ticketsweep.sweep.server import optuna_database
-            from ticketsweep.sweep.stored import has_failed_for_good
     if outcome.exhausted:
         note(f"the space has no more than {len(outcome.rows)} distinct configurations")
     if output is ResultFormat.JSON:
         ends = {"interrupted": outcome.interrupted, "exhausted": outcome.exhausted}
-                optuna_storage=optuna_database(optuna_storage),
         emit(document({"storage": opened.uri, **ends, **summary.as_plain()}))
     else:
         console = stdout_console()

@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from ticketsweep.planning import DataKey
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.nodes import Capacity
-    from sqlalchemy.engine import URL
-
     from ticketsweep.train.data import Dataset
 
 
-    from ticketsweep.sweep.server import Mirror
 @dataclass(frozen=True)
 class SweepOutcome:
     """What a run of a sweep came to.
@@ -74,28 +71,16 @@ def run_sweep(
     address: of a running Ray cluster; None starts a local Ray and ends it again.
 
     Raises
-    seconds: float | None = None,
-    retry_failed: bool = False,
-    optuna_storage: URL | None = None,
     ------
     UserError: before Ray is started, whatever is wrong with the space, the data, the models, the
         resources, or a stored sweep of the same name; or another process runs the sweep.
     """
     name = spec.settings.name
     with (
-    tracking: where W&B puts its runs, if it is among the trackers.
-    trackers: of `tracking.TRACKERS`.
-    seconds: that this may take; what is running then is stopped at its next checkpoint.
-    retry_failed: run trials again that have failed more often than `max_failures`.
-    optuna_storage: database that Optuna's study is mirrored to, in place of the journal.
         claimed(storage, name, "run", waiting=observer.phase) as claim,
         broadcast(observer, storage, name) as telling,
     ):
-        return _run_claimed(
-            *(spec, claim, storage, address, tracking, trackers, telling, budget),
-            retry_failed=retry_failed,
-            optuna_storage=optuna_storage,
-        )
+        return _run_claimed(spec, claim, storage, address, tracking, telling)
 
 
 def _run_claimed(
@@ -109,28 +94,19 @@ def _run_claimed(
     """`run_sweep`, by the only process that does so."""
     settings = spec.settings
     stored = stored_rows(spec, storage, observer)
-    mirror = None if optuna_storage is None else _mirror(spec, storage, optuna_storage, observer)
-    if is_done(stored, settings, retry_failed=retry_failed):
+    if is_done(stored, settings):
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
         check_resources(spec)
     datasets = load_datasets(spec, observer)
     check_trials(spec, datasets)
-    budget: Budget,
-    *,
-    retry_failed: bool,
-    optuna_storage: URL | None,
     remove_leftovers(storage, settings.name)
     _record_sweep(spec, storage, begun=bool(stored))
 
     import optuna
 
     from ticketsweep.planning import data_key, identify
-        if mirror is not None:
-            from ticketsweep.sweep.search import mirror_stored
-
-            mirror_stored(mirror, stored, settings.objectives)
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.search import Search
 
@@ -150,7 +126,6 @@ def _run_claimed(
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
-        mirror=mirror,
     finally:
         search.close()
     database = Database(storage)
@@ -160,22 +135,7 @@ def _run_claimed(
         on_wait=observer.phase,
     )
     rows = found.to_pylist()
-    out_of_time = queue.is_short and not interrupted
-    to_upload = how_to_upload(storage, settings.name) if "wandb" in trackers else ""
-    return SweepOutcome(
-        *(settings.name, tuple(rows), interrupted, queue.exhausted, out_of_time, to_upload)
-    )
-
-
-def _mirror(spec: SweepSpec, storage: Storage, url: URL, observer: Observer) -> Mirror:
-    """Where the study is mirrored to, once the database has answered."""
-    from ticketsweep.sweep.server import Mirror, Server
-
-    settings = spec.settings
-    owner = storage.uri if storage.local is None else str(storage.local)
-    observer.phase("connecting to the Optuna database")
-    server = Server(url, sweep=settings.name, owner=owner, objectives=settings.objectives)
-    return Mirror(server, warn=observer.warn)
+    return SweepOutcome(settings.name, tuple(rows), interrupted, queue.exhausted)
 
 
 def _run(

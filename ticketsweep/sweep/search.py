@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -21,15 +22,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.distributions import Distribution, Integer, Label, Uniform, walk
+from ticketsweep.errors import UserError
 from ticketsweep.results.rows import Row, figure_of
 from ticketsweep.seeds import derive_seed
 from ticketsweep.space import SweepSpec
 from ticketsweep.starting_points import Chosen, Point
 from ticketsweep.sweep.journal import MirroredJournal
-from ticketsweep.sweep.stored import was_cut_off
-
 from ticketsweep.sweep.samplers import make_sampler
 from ticketsweep.sweep.server import IDENTITY, Mirror, MirroredStudies, directions_of
+from ticketsweep.sweep.stored import was_cut_off
+
 # Suggestions that the sweep already has are answered from the store. After so many in a row from
 # the sampler, uniform chance is asked; after so many in all, a space without ranges of real numbers
 # is gone through point by point, and any other counts as exhausted.
@@ -61,18 +63,18 @@ class Search:
     ----------
     identify: the trial id of a configuration.
     journal: file for Optuna's dashboards, written afresh; None: memory alone.
+    mirror: on a database server, in place of the journal.
     """
 
-    mirror: on a database server, in place of the journal.
     def __init__(
         self,
         spec: SweepSpec,
         *,
         identify: Callable[[TrialConfig], str],
         journal: Path | None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._spec = spec
-        mirror: Mirror | None = None,
         self._objectives = spec.settings.objectives
         self._identify = identify
         self._finished: dict[str, Row] = {}
@@ -176,6 +178,25 @@ class Search:
         config = TrialConfig.model_validate_json(str(row["config"]))
         return Suggestion(identity, config, self._record(trial.number))
 
+    def go_on(self, identity: str, record: str) -> Suggestion | None:
+        """A trial that an earlier run has begun; None if it is stored, or not of this space.
+
+        Parameters
+        ----------
+        record: the suggestion's, as that run has noted it.
+        """
+        if identity in self._finished or identity in self._running:
+            return None
+        try:
+            params = json.loads(record)["params"]
+            config = self._spec.sample(_Recorded(params, self._names))
+        except (UserError, ValueError, KeyError, TypeError):
+            return None  # noted by another version, or for another space
+        if self._identify(config) != identity:
+            return None
+        self._study.enqueue_trial(params)
+        return self._take(self._study.ask())
+
     def tell(self, row: Row) -> None:
         """The stored row of a trial that `ask` or `again` gave out."""
         identity = str(row["trial_id"])
@@ -188,6 +209,8 @@ class Search:
         for number in self._running.values():
             self._study.tell(number, state=TrialState.FAIL)
         self._running.clear()
+        if self._mirror is not None:
+            self._mirror.close()
 
     @property
     def running(self) -> int:
@@ -209,8 +232,6 @@ class Search:
             key: value
             for key, value in trial.system_attrs.items()
             if not key.startswith(_TRANSIENT_ATTRIBUTES)
-        if self._mirror is not None:
-            self._mirror.close()
         }
         distributions = {k: distribution_to_json(d) for k, d in trial.distributions.items()}
         return json.dumps(
@@ -221,6 +242,21 @@ class Search:
             },
             sort_keys=True,
         )
+
+
+def mirror_stored(mirror: Mirror, rows: Sequence[Row], objectives: Mapping[str, str]) -> None:
+    """Write a sweep that has all its trials to a server, in so far as that does not have it."""
+    for number, trial in enumerate(_thawed(rows, objectives)):
+        trial.number = number
+        mirror.put(trial)
+    mirror.restored()
+    mirror.close()
+
+
+def _thawed(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[FrozenTrial]:
+    """The study's trials that stored rows stand for, in the order in which they began."""
+    in_order = sorted(rows, key=lambda row: str(row["started_at"]))
+    return [frozen for row in in_order if (frozen := thaw(row, objectives))]
 
 
 def thaw(row: Row, objectives: Iterable[str]) -> FrozenTrial | None:
@@ -244,21 +280,6 @@ def _state_of(row: Row, objectives: Iterable[str]) -> tuple[TrialState, list[flo
 
     Values of different steps cannot be compared, so a stopped trial has none.
     """
-def mirror_stored(mirror: Mirror, rows: Sequence[Row], objectives: Mapping[str, str]) -> None:
-    """Write a sweep that has all its trials to a server, in so far as that does not have it."""
-    for number, trial in enumerate(_thawed(rows, objectives)):
-        trial.number = number
-        mirror.put(trial)
-    mirror.restored()
-    mirror.close()
-
-
-def _thawed(rows: Sequence[Row], objectives: Mapping[str, str]) -> list[FrozenTrial]:
-    """The study's trials that stored rows stand for, in the order in which they began."""
-    in_order = sorted(rows, key=lambda row: str(row["started_at"]))
-    return [frozen for row in in_order if (frozen := thaw(row, objectives))]
-
-
     if row["status"] == "stopped" and not was_cut_off(row):
         return TrialState.PRUNED, None
     values = _values(row, objectives) if row["status"] == "complete" else None
