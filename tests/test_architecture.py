@@ -28,6 +28,7 @@ LEVELS = (
     ("revisit",),
     ("exchange", "sweep", "display"),
     ("report",),
+    ("api",),
     ("cli", "__main__"),
 )
 CONFIGURATION = {

@@ -150,13 +150,46 @@ def read_space(path: Path, *, settings: Sequence[str] = (), name: str | None = N
     ------
     ConfigError: with every fault of the file.
     """
-    raw = apply_settings(read_yaml(path), settings)
-    block = {} if raw.get("sweep") is None else raw["sweep"]
+    return space_of(
+        read_yaml(path),
+        settings=settings,
+        name=name,
+        samples=samples,
+        source=str(path),
+        usual_name=path.stem,
+    )
+
+
+def space_of(
+    raw: Mapping[str, Any],
+    *,
+    settings: Sequence[str],
+    name: str | None,
+    samples: int | None,
+    source: str,
+    usual_name: str | None = None,
+) -> SweepSpec:
+    """A space from plain values.
+
+    Parameters
+    ----------
+    raw: what a search space's file holds.
+    settings, name, samples: see `read_space`.
+    source: where the values are from, for messages.
+    usual_name: of the sweep, where nothing else names it; None: it must be named.
+
+    Raises
+    ------
+    ConfigError: with every fault of the values.
+    """
+    laid_over = apply_settings(raw, settings)
+    block = {} if laid_over.get("sweep") is None else laid_over["sweep"]
     if isinstance(block, Mapping):
         given = {"name": name, "samples": samples}
         overriding = {key: value for key, value in given.items() if value is not None}
-        raw["sweep"] = {"name": path.stem, **block, **overriding}
-    return parse_space(raw, source=str(path))
+        usual = {} if usual_name is None else {"name": usual_name}
+        laid_over["sweep"] = {**usual, **block, **overriding}
+    return parse_space(laid_over, source=source)
 
 
 def load_trial(path: Path | None, *, settings: Sequence[str] = ()) -> TrialConfig:

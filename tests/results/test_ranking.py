@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from ticketsweep.results.ranking import best_trial, chosen, domination_ranks, rank_trials
 
-POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=25)
+POINTS = st.integers(1, 3).flatmap(
+    lambda objectives: st.lists(st.tuples(*[st.integers(0, 4)] * objectives), max_size=25)
+)
 
 
 def peeled(points):
@@ -75,6 +77,7 @@ def test_a_long_front_is_thinned_evenly_and_keeps_its_ends():
     shown = [t.row["trial_id"] for t in chosen(rank_trials(front, AIMS), 10)]
     assert len(set(shown)) == 10
     assert (shown[0], shown[-1]) == ("39", "0")
+    assert [t.row["trial_id"] for t in chosen(rank_trials(front, AIMS), 1)] == ["39"]
 
 
 def test_a_short_front_is_filled_up_with_the_next_ranks():

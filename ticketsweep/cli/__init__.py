@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
+from ticketsweep.cli.confirming import best, confirm
 from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.masks import compact, verify
@@ -142,7 +143,19 @@ app.command(
         "stability quickstart --connectivity --retrain-steps 500 --trial 3fa9",
     ),
 )(stability)
-
+app.command(
+    cls=_Command,
+    short_help="Show the best accuracy at given sparsities.",
+    epilog=_examples("best quickstart", "best quickstart --at-sparsity 0.9,0.95 --format csv"),
+)(best)
+app.command(
+    cls=_Command,
+    short_help="Run the best settings again with fresh seeds.",
+    epilog=_examples(
+        "confirm quickstart",
+        "confirm quickstart --at-sparsity 0.8,0.9 --replicates init=8,data=1",
+    ),
+)(confirm)
 app.command(
     cls=_Command,
     short_help="Write what a sweep has found as one HTML file.",

@@ -59,7 +59,7 @@ def sweep_outcome(
         parts += [paragraph(lost), ""] if (lost := diverged_notes(summary)) else []
         parts += _stability_of_the_best(console, summary)
     parts += [_place(what, where) for what, where in places.items()]
-    return [*parts, *_next(_sweep_commands(summary), storage=storage)]
+    return [*parts, *next_lines(_sweep_commands(summary), storage=storage)]
 
 
 def trial_outcome(
@@ -97,7 +97,7 @@ def trial_outcome(
     parts.append(_place(_MASKS, place))
     only = f"--trial {short(trial_id)}"  # other trials of that name may be of quite another kind
     commands = [f"status {summary.name}", f"stability {summary.name} {only}", _QUERY]
-    return [*parts, *_next(commands, storage=storage)]
+    return [*parts, *next_lines(commands, storage=storage)]
 
 
 def sweep_places(storage: Storage, sweep: str) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _place(what: str, where: str) -> RenderableType:
     return Text(f"{what:<17}{where}", overflow="fold")
 
 
-def _next(commands: Sequence[str], *, storage: str | None) -> list[RenderableType]:
+def next_lines(commands: Sequence[str], *, storage: str | None) -> list[RenderableType]:
     """What one may want to type next."""
     return ["", "next:", *(f"  ticketsweep {each}{_where(storage)}" for each in commands)]
 

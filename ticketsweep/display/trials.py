@@ -47,14 +47,14 @@ def best_trials(console: Console, summary: Summary) -> RenderableType:
         Column("trial", [short(row["trial_id"]) for row in rows], right=False),
     ]
     figures = [
-        Column(_header(name), [_cell(summary, row, name) for row in rows])
+        Column(header(name), [_cell(summary, row, name) for row in rows])
         for name in summary.metrics
     ]
     counts = [summary.spread(row, "val_accuracy") for row in rows]
     if summary.replicates is None:
         figures.append(Column("n", [setting(spread and spread.n) for spread in counts]))
     styles = ["" if each.rank == 1 else "dim" for each in summary.best]
-    return tables(console, key, figures, _settings(rows, summary.searched), styles=styles)
+    return tables(console, key, figures, settings_columns(rows, summary.searched), styles=styles)
 
 
 def one_trial(summary: Summary) -> RenderableType:
@@ -79,12 +79,14 @@ def trials_of_sweep(console: Console, view: SweepView, *, limit: int) -> list[Re
     key = [Column("trial", [short(row["trial_id"]) for row in rows], right=False)]
     figures = [Column("state", [row["status"] for row in rows], right=False)]
     figures += [
-        Column(_header(name), [figure(figure_of(row, name), name) for row in rows])
+        Column(header(name), [figure(figure_of(row, name), name) for row in rows])
         for name in metrics_told(view.objectives)
     ]
     times = [duration(finite_number(row.get("wall_seconds"))) for row in rows]
     figures.append(Column("time", times))
-    parts: list[RenderableType] = [tables(console, key, figures, _settings(rows, view.searched))]
+    parts: list[RenderableType] = [
+        tables(console, key, figures, settings_columns(rows, view.searched))
+    ]
     if len(rows) < len(view.trials):
         of = plural(len(view.trials), "trial")
         parts.append(Text(f"(the latest {len(rows)} of {of}; a query has all)", style="dim"))
@@ -108,7 +110,8 @@ def setting_names(keys: Sequence[str]) -> list[str]:
     return [name if count[name] == 1 else key for key, name in zip(keys, last, strict=True)]
 
 
-def _settings(rows: Sequence[Row], searched: Sequence[str]) -> list[Column]:
+def settings_columns(rows: Sequence[Row], searched: Sequence[str]) -> list[Column]:
+    """The searched settings of trials, a column each; of an empty row, without a value."""
     configs = [config_of(row) for row in rows]
     return [
         Column(name, [setting(_told(setting_of(config, key))) for config in configs])
@@ -137,5 +140,6 @@ def _figure(summary: Summary, row: Row, name: str) -> str:
     return with_spread(figure_of(row, name), spread.sd if spread else None, name)
 
 
-def _header(metric: str) -> str:
+def header(metric: str) -> str:
+    """A metric's name and unit, as the head of a column."""
     return _HEADERS.get(metric, f"{metric} %" if is_share(metric) else metric)

@@ -26,6 +26,10 @@ def domination_ranks(points: Sequence[Sequence[float]]) -> list[int]:
     Sequential efficient non-dominated sort (Zhang et al. 2015): in falling lexicographic order a
     point can be dominated only by those before it.
     """
+    if points and len(points[0]) == 1:  # every value is a front of its own
+        ordered = sorted({tuple(point) for point in points}, reverse=True)
+        place = {point: rank for rank, point in enumerate(ordered, start=1)}
+        return [place[tuple(point)] for point in points]
     ranks = [0] * len(points)
     fronts: list[list[Sequence[float]]] = []
     for index in sorted(range(len(points)), key=lambda i: tuple(points[i]), reverse=True):
@@ -74,7 +78,7 @@ def best_trial(rows: Sequence[Row], objective: str, direction: str) -> Row | Non
 def chosen(ranked: Sequence[Ranked], limit: int) -> list[Ranked]:
     """At most `limit` of the ranked trials; a longer first rank is thinned evenly, ends kept."""
     front = [trial for trial in ranked if trial.rank == 1]
-    if len(front) <= limit:
+    if len(front) <= limit or limit == 1:
         return list(ranked[:limit])
     return [front[round(i * (len(front) - 1) / (limit - 1))] for i in range(limit)]
 
