@@ -104,8 +104,8 @@ def wanted_of(view: SweepView, *, sparsities: Sequence[float], by: str | None, t
     if not chosen:
         so_sparse = f" and a sparsity >= {sparsities[0]:g}" if sparsities else ""
         raise SweepError(
-            f"sweep {view.name} has no complete trial with {' and '.join(aims)}{so_sparse}, so there "
-            f"is nothing to confirm (`ticketsweep status {view.name}` shows its trials)"
+            f"sweep {view.name} has no complete trial with {' and '.join(aims)}{so_sparse}, so "
+            f"there is nothing to confirm (`ticketsweep status {view.name}` shows its trials)"
         )
     return Wanted(chosen, at, tuple(told_figures(aims)))
 
