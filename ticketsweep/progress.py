@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -12,6 +12,10 @@ class Progress:
     """Where a trial stands at a logged step of learning its gates.
 
     Means over the replicates that have not diverged; accuracies are fractions.
+
+    Attributes
+    ----------
+    replicates: the same figures, and more, of each of them, by its index in the trial.
     """
 
     step: int
@@ -19,6 +23,7 @@ class Progress:
     loss: float
     val_accuracy: float
     expected_density: float
+    replicates: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ from ticketsweep.store.writer import copy_trial, write_trial
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.learning import CurvePoint
-from ticketsweep.train.packs import Packs, find_tickets
+from ticketsweep.train.packs import find_tickets
+from ticketsweep.train.spreading import Packs
 from ticketsweep.train.tickets import Tickets
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def run_trial(
     failures: int = 0,
     rungs: Collection[int] = (),
     patience: float = 0,
+    gpus: int = 1,
 ) -> Generator[Progress | StageProgress | Alive | Rung, None, TrialOutcome]:
     """Find the tickets of one configuration and store them, unless they are stored already.
 
@@ -95,10 +97,10 @@ def run_trial(
     search: the sampler's record of the suggestion (JSON), stored with the trial.
     failures: how often this trial failed before.
     rungs: steps of gate learning after which the ticket so far is stored as that of a stopped
-        trial, so that the trial may be stopped there; those of the stages that follow, and of
-        trials in several packs, are none.
+        trial, so that the trial may be stopped there; those of the stages that follow are none.
     patience: seconds for which a storage is waited for that cannot be read or written to. One that
         takes no checkpoint is not waited for: if the trial is cut off, that costs more.
+    gpus: over how many the trial's packs are spread, if it runs on any: the first that are visible.
 
     Yields
     ------
@@ -129,6 +131,7 @@ def run_trial(
     replicates = replicate_plan(config.seed, init=counts.init, data=counts.data, gate=counts.gate)
     packs, step = Packs((len(replicates),), done=0), 0
     device = _device(config.device)
+    devices = _devices(device, gpus)
     checkpoint = CheckpointFile(storage, identity)
     passed: dict[str, float] = {}
     if rungs:
@@ -156,7 +159,7 @@ def run_trial(
             dataset,
             replicates,
             log_points=CURVE_POINTS,
-            device=device,
+            devices=devices,
             checkpoints=Checkpoints(
                 _Lenient(checkpoint, patience), seconds=config.checkpoint_seconds, device=device
             ),
@@ -171,13 +174,15 @@ def run_trial(
                 tickets: Tickets = stop.value
                 break
             if isinstance(report, Packs):
+                if (report.sizes, report.done) != (packs.sizes, packs.done):
+                    _LOG.info("packs of %s replicates, %d of them done", report.sizes, report.done)
                 packs = report
-                _LOG.info("packs of %s replicates, %d of them done", packs.sizes, packs.done)
             elif isinstance(report, CurvePoint):
                 step = report.step
                 yield _progress(report, config.train.steps, packs)
             elif isinstance(report, Tickets):
-                rows = _rows_of(report, replicates, common, started=clock, packs=1)
+                count = len(packs.sizes)
+                rows = _rows_of(report, replicates, common, started=clock, packs=count)
                 passed |= at_rung(report)
                 going_on = {UNDER_WAY: 1.0, **({"failures": float(failures)} if failures else {})}
                 row = _with_metrics(rows.trial, passed | going_on) | {"status": "stopped"}
@@ -190,7 +195,7 @@ def run_trial(
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, torch.AcceleratorError) or (device == "cuda" and _is_lost()):
+        if isinstance(error, torch.AcceleratorError) or (device == "cuda" and _is_lost(devices)):
             raise DeviceLost(
                 f"the GPU's context is lost: {_first_line(error)} (run the trial again; if it ends "
                 f"so again, look at the GPU's log with `nvidia-smi -q`)"
@@ -300,13 +305,21 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _is_lost() -> bool:
-    """Whether CUDA refuses all work of this process, as it does after a kernel's fault.
+def _devices(kind: str, gpus: int) -> list[str]:
+    """The trial's own: the first of all GPUs that this process sees."""
+    if kind != "cuda" or gpus == 1:
+        return [kind]
+    return [f"cuda:{at}" for at in range(min(gpus, torch.cuda.device_count()))]
+
+
+def _is_lost(devices: Sequence[str]) -> bool:
+    """Whether CUDA refuses all work of this process on a device, as after a kernel's fault.
 
     Which error comes first is chance: cuBLAS says no more than that something is wrong inside.
     """
     try:
-        torch.cuda.synchronize()
+        for device in devices:
+            torch.cuda.synchronize(device)
     except RuntimeError:
         return True
     return False
@@ -326,7 +339,7 @@ def _alive(report: Alive, packs: Packs) -> Alive:
     """A sign of life; steps of gate learning are counted over all packs, as in `Progress`."""
     if report.stage or not report.steps:
         return report
-    step = packs.done * report.steps + report.step
+    step = packs.elsewhere + report.step
     return dataclasses.replace(report, step=step, steps=len(packs.sizes) * report.steps)
 
 
@@ -337,9 +350,18 @@ def _progress(point: CurvePoint, steps: int, packs: Packs) -> Progress:
         return float(figures[alive].mean()) if alive.any() else math.nan
 
     return Progress(
-        step=packs.done * steps + point.step,
+        step=packs.elsewhere + point.step,
         steps=len(packs.sizes) * steps,
         loss=mean(point.loss),
         val_accuracy=mean(point.val_accuracy),
         expected_density=mean(point.expected_density),
+        replicates={
+            packs.first + at: {
+                "loss": float(point.loss[at]),
+                "val_accuracy": float(point.val_accuracy[at]),
+                "expected_density": float(point.expected_density[at]),
+                "mask_change": float(point.mask_change[at]),
+            }
+            for at in np.flatnonzero(alive).tolist()
+        },
     )

@@ -17,8 +17,9 @@ from ticketsweep.train.gates.interface import Family
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model
-from ticketsweep.train.packs import Packs, find_tickets
+from ticketsweep.train.packs import find_tickets
 from ticketsweep.train.plan import Plan
+from ticketsweep.train.spreading import Packs
 from ticketsweep.train.tickets import Tickets
 from ticketsweep.train.weights import Passage
 
@@ -110,7 +111,7 @@ def reports_of() -> Callable[..., tuple[list[CurvePoint | Passage | Packs], Tick
             dataset,
             replicates,
             log_points=log_points,
-            device=os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu"),
+            devices=[os.environ.get("TICKETSWEEP_TEST_DEVICE", "cpu")],
             checkpoints=checkpoints or Checkpoints(None),
             pack=pack,
             snapshots=snapshots,

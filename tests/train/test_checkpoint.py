@@ -70,7 +70,7 @@ def test_a_flipped_bit_makes_a_checkpoint_count_as_none() -> None:
 
 def test_another_versions_checkpoint_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved()
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(checkpoint, "READABLE", (checkpoint.FORMAT + 1,))
     assert Checkpoints(Memory(content)).state("second") is None
 
 

@@ -18,11 +18,13 @@ from ticketsweep.train import memory
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.demand import Demand
+from ticketsweep.train.division import FILLED, fitting, halved, sizes_of
 from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.learning import CurvePoint
 from ticketsweep.train.loop import Optimisation
-from ticketsweep.train.packs import FILLED, Packs, find_tickets, fitting, halved, sizes_of
+from ticketsweep.train.packs import find_tickets
 from ticketsweep.train.plan import Plan
+from ticketsweep.train.spreading import Packs
 from ticketsweep.train.stages import Stages
 from ticketsweep.train.tickets import Tickets
 
@@ -109,7 +111,7 @@ def test_a_trial_cut_off_in_its_second_pack_goes_on_there(
     wanted = reports_of(plan, blobs, REPLICATES, log_points=3, pack=2)[1]
     slot = Memory()
     cut = find_tickets(
-        plan, blobs, REPLICATES, log_points=30, device="cpu",
+        plan, blobs, REPLICATES, log_points=30, devices=["cpu"],
         checkpoints=Checkpoints(slot, seconds=0), pack=2,
     )  # fmt: skip
     packs = 0
@@ -201,7 +203,7 @@ def test_packs_that_were_begun_give_way_to_smaller_ones_that_are_asked_for(
 ) -> None:
     plan, slot = plan_of(make_plan, blobs), Memory()
     cut = find_tickets(
-        plan, blobs, REPLICATES, log_points=30, device="cpu",
+        plan, blobs, REPLICATES, log_points=30, devices=["cpu"],
         checkpoints=Checkpoints(slot, seconds=0), pack=3,
     )  # fmt: skip
     for report in cut:
@@ -244,8 +246,9 @@ from ticketsweep.train.demand import Demand
 from ticketsweep.train.gates.gaussian import GaussianSettings
 from ticketsweep.train.loop import Optimisation
 from ticketsweep.train.models import build_model
-from ticketsweep.train.packs import Packs, find_tickets
+from ticketsweep.train.packs import find_tickets
 from ticketsweep.train.plan import Plan
+from ticketsweep.train.spreading import Packs
 rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 255, (300, 1, 8, 8), np.uint8), np.arange(300) % 4
 data = Dataset("noise", images[:200], labels[:200], images[200:], labels[200:], 4, digest="")
@@ -258,7 +261,7 @@ def find(model, replicates, pack):
         granularity="weight", inputs=False, include=(), exclude=(), joint=False, train=how,
         augment="none", precision="float32", retrain=None, controls=())
     search = find_tickets(plan, data, replicate_plan(0, init=replicates, data=1, gate=1),
-                          log_points=1, device="cpu", checkpoints=Checkpoints(None), pack=pack)
+                          log_points=1, devices=["cpu"], checkpoints=Checkpoints(None), pack=pack)
     sizes = []
     while True:
         try:

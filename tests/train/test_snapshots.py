@@ -192,7 +192,7 @@ def test_a_search_that_was_cut_off_has_the_snapshots_that_it_would_have_had(
     _, wanted = reports_of(plan, blobs, REPLICATES, **how)
     slot, seen = Memory(), 0
     kept = Checkpoints(slot, seconds=0)
-    cut = find_tickets(plan, blobs, REPLICATES, device="cpu", checkpoints=kept, **how)
+    cut = find_tickets(plan, blobs, REPLICATES, devices=["cpu"], checkpoints=kept, **how)
     for report in cut:
         seen += isinstance(report, CurvePoint)
         if seen == (3 if pack == 2 else 6):  # in the last pack there is
@@ -216,7 +216,13 @@ def test_snapshots_asked_for_on_the_way_begin_there_and_are_dropped_if_no_more_w
         slot, seen = Memory(), 0
         kept = Checkpoints(slot, seconds=0)
         cut = find_tickets(
-            plan, blobs, REPLICATES, log_points=4, device="cpu", checkpoints=kept, snapshots=first
+            plan,
+            blobs,
+            REPLICATES,
+            log_points=4,
+            devices=["cpu"],
+            checkpoints=kept,
+            snapshots=first,
         )
         for report in cut:
             seen += isinstance(report, CurvePoint)

@@ -28,10 +28,10 @@ from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.train.checkpoint import Checkpoints
 from ticketsweep.train.data import Dataset
+from ticketsweep.train.division import evenly
 from ticketsweep.train.images import Images, as_tensor, open_images
 from ticketsweep.train.loop import Evaluator
 from ticketsweep.train.pack import PackedModel, Weights, set_precision
-from ticketsweep.train.packs import sizes_of
 from ticketsweep.train.plan import Network, Plan, network_of, split_rows
 from ticketsweep.train.units import Units
 from ticketsweep.train.weights import Passage, rewound_weights
@@ -159,8 +159,7 @@ class Bench:
 
 def packs_of(row: Row, replicates: Sequence[Replicate]) -> list[Sequence[Replicate]]:
     """Replicates in as many packs as the trial was trained in, as even as can be."""
-    packs = int(figure_of(row, "packs") or 1)
-    sizes = sizes_of(len(replicates), largest=-(-len(replicates) // packs))
+    sizes = evenly(len(replicates), int(figure_of(row, "packs") or 1))
     ends = list(itertools.accumulate(sizes))
     return [replicates[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +13,11 @@ from typing import Protocol
 import safetensors.torch
 from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 """Part of every checkpoint. Raise it when the stages or their states change their meaning."""
+
+READABLE = (FORMAT, 3)
+"""Formats that can be read: in 3, only one pack could be under way."""
 
 State = dict[str, Tensor]
 
@@ -33,9 +37,10 @@ class Slot(Protocol):
 
 
 class Checkpoints:
-    """A trial's checkpoint: results of the stages that are done, and the state of one under way.
+    """A trial's checkpoint: results of the stages that are done, and the states of those under way.
 
-    A slot whose content was cut short, damaged or written by another version counts as empty.
+    Stages of several packs may be under way, each on a thread of its own. A slot whose content was
+    cut short, damaged or written by another version counts as empty.
 
     Parameters
     ----------
@@ -52,8 +57,12 @@ class Checkpoints:
         self._prefix = ""
         self._device = device
         self._seconds = seconds
+        # These and the lock are the same in every part.
         self._results: dict[str, State] = {}
-        self._under_way: tuple[str, State] | None = None
+        self._under_way: dict[str, State] = {}
+        self._lock = threading.Lock()
+        self._beside = 1
+        self._saved = time.monotonic()
         content = slot.read() if slot else None
         if content is not None:
             self._load(content)
@@ -63,10 +72,17 @@ class Checkpoints:
         """Whether anything is ever saved."""
         return self._writer is not None
 
-    def within(self, name: str) -> Checkpoints:
-        """The same checkpoint for stages of a part of the trial, whose names begin with this."""
+    def within(self, name: str, *, beside: int = 1) -> Checkpoints:
+        """The same checkpoint for stages of a part of the trial, whose names begin with this.
+
+        Parameters
+        ----------
+        beside: how many parts are under way at once, each of which saves.
+        """
         part = copy.copy(self)
         part._prefix = f"{self._prefix}{name}:"
+        part._beside = beside
+        part._saved = time.monotonic()
         return part
 
     def result(self, stage: str) -> State | None:
@@ -74,10 +90,8 @@ class Checkpoints:
         return self._results.get(self._prefix + stage)
 
     def state(self, stage: str) -> State | None:
-        """What `save` was given for this stage last, if it was cut off in it."""
-        if self._under_way is None or self._under_way[0] != self._prefix + stage:
-            return None
-        return self._under_way[1]
+        """What `save` or `keep` was given for this stage last, if it was cut off in it."""
+        return self._under_way.get(self._prefix + stage)
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -87,11 +101,11 @@ class Checkpoints:
         if seconds is None:
             if self._writer.is_busy:
                 return False
-            seconds = max(_SHORTEST, self._writer.cost / _SHARE)
-        return time.monotonic() - self._writer.began >= seconds
+            seconds = max(_SHORTEST, self._beside * self._writer.cost / _SHARE)
+        return time.monotonic() - self._saved >= seconds
 
     def save(self, stage: str, state: State) -> None:
-        """Write the results so far and the state of the stage under way, while training goes on.
+        """Write the results so far and the states of stages under way, while training goes on.
 
         The tensors are the checkpoint's from now on: nobody may change them.
 
@@ -99,13 +113,25 @@ class Checkpoints:
         """
         if self._writer is None:
             return
-        self._writer.began = time.monotonic()
-        tensors = {f"done/{name}/{key}": value for name, result in self._results.items()
-                   for key, value in result.items()}  # fmt: skip
-        tensors |= {f"now/{self._prefix}{stage}/{key}": value for key, value in state.items()}
-        self._writer.write(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        )
+        self._saved = time.monotonic()
+        own = _on_host(state)
+        with self._lock:
+            states = {**self._under_way, self._prefix + stage: own}
+            if self._prefix:  # the other parts save it too
+                self._under_way[self._prefix + stage] = own
+            tensors = {f"{kind}/{name}/{key}": value
+                       for kind, stages in (("done", self._results), ("now", states))
+                       for name, tensors in stages.items()
+                       for key, value in tensors.items()}  # fmt: skip
+            self._writer.write(_on_host(tensors))
+
+    def keep(self, stage: str, state: State) -> None:
+        """Hold the state of a stage that is left for a while; it is written with the next `save`.
+
+        Nobody may change the tensors.
+        """
+        with self._lock:
+            self._under_way[self._prefix + stage] = _on_host(state)
 
     def close(self) -> None:
         """Wait for what is being written. Raises what writing it raised."""
@@ -114,19 +140,23 @@ class Checkpoints:
 
     def finish(self, stage: str, result: State) -> None:
         """Keep the result of a stage; it is written with the next `save`."""
-        self._results[self._prefix + stage] = result
-        self._under_way = None
+        with self._lock:
+            self._results[self._prefix + stage] = result
+            self._under_way.pop(self._prefix + stage, None)
+
+    def forget(self) -> None:
+        """Drop all results and states of this part, or, if it is the whole, of all parts."""
+        with self._lock:
+            for stages in (self._results, self._under_way):
+                for name in [each for each in stages if each.startswith(self._prefix)]:
+                    del stages[name]
 
     def _load(self, content: bytes) -> None:
         tensors = _unpack(content, self._device)
         for name, value in (tensors or {}).items():
             kind, stage, key = name.split("/", 2)
-            if kind == "done":
-                self._results.setdefault(stage, {})[key] = value
-            else:
-                if self._under_way is None:
-                    self._under_way = (stage, {})
-                self._under_way[1][key] = value
+            stages = self._results if kind == "done" else self._under_way
+            stages.setdefault(stage, {})[key] = value
 
 
 class _Writer:
@@ -134,7 +164,6 @@ class _Writer:
 
     Attributes
     ----------
-    began: when the last one was begun, or this was made.
     cost: seconds that the last one took.
     """
 
@@ -143,7 +172,6 @@ class _Writer:
         self._device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.began = time.monotonic()
         self.cost = 0.0
 
     @property
@@ -179,17 +207,23 @@ def part(prefix: str, state: Mapping[str, Tensor]) -> State:
     return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
 
 
+def _on_host(state: State) -> State:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
 def _pack(tensors: State, device: str) -> bytes:
     content = safetensors.torch.save(tensors)
-    return _digest(content, device) + content
+    return _digest(content, FORMAT, device) + content
 
 
 def _unpack(content: bytes, device: str) -> State | None:
     digest, content = content[:_DIGEST], content[_DIGEST:]
-    return safetensors.torch.load(content) if _digest(content, device) == digest else None
+    if any(_digest(content, version, device) == digest for version in READABLE):
+        return safetensors.torch.load(content)
+    return None
 
 
-def _digest(content: bytes, device: str) -> bytes:
+def _digest(content: bytes, version: int, device: str) -> bytes:
     # Of format and device too: another's checkpoint is as good as a damaged one.
-    kind = f"{FORMAT} {device}".encode()[: hashlib.blake2b.PERSON_SIZE]
+    kind = f"{version} {device}".encode()[: hashlib.blake2b.PERSON_SIZE]
     return hashlib.blake2b(content, digest_size=_DIGEST, person=kind).digest()

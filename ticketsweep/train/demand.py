@@ -16,7 +16,8 @@ from ticketsweep.train.pack import PackedModel, Weights
 _PER_GATE = 8
 _PER_WEIGHT = 6  # more, where weights are trained along; and of every parameter that has no gate
 _FLOAT = 4  # bytes
-_PER_SAVED = 9  # more, for a checkpoint on its way: Adam's state and the parameter, three times
+_PER_WAITING = 3  # Adam's state and the parameter
+_PER_SAVED = 3 * _PER_WAITING  # more, for a checkpoint on its way, which has them three times
 _PER_PLAIN = 13  # more, where noise is made by torch's operations on whole numbers of 64 bits
 _PER_UNIT_WEIGHT = 8  # of every weight, where gates are those of units
 _EVALUATING = 3  # the largest of a network's layers so often: its input, its output and its images
@@ -24,10 +25,18 @@ _EVALUATING = 3  # the largest of a network's layers so often: its input, its ou
 
 @dataclass(frozen=True)
 class Demand:
-    """Bytes that a replicate takes while its gates are learnt, and those of a pack of any size."""
+    """Bytes that learning gates takes.
+
+    Attributes
+    ----------
+    each: of a replicate, while it is trained.
+    fixed: of a pack of any size.
+    waiting: of a replicate whose pack waits for others, in the same memory.
+    """
 
     each: int
     fixed: int
+    waiting: int = 0
 
 
 def measured_demand(
@@ -69,12 +78,15 @@ def measured_demand(
     numbers = gates * _PER_GATE + rest * _PER_WEIGHT + (frozen * _PER_WEIGHT if joint else 0)
     if gates < frozen:  # units: each parameter is multiplied by what its gates come to
         numbers += _PER_UNIT_WEIGHT * frozen
+    trainable = gates + (frozen + rest if joint else 0)
     if saved:
-        numbers += _PER_SAVED * (gates + (frozen + rest if joint else 0))
+        numbers += _PER_SAVED * trainable
     if choose(images.device.type).name == "plain":
         numbers += _PER_PLAIN * gates
     largest = max(kept.values(), default=0) // len(images)
+    waiting = _PER_SAVED if saved else _PER_WAITING if images.device.type == "cpu" else 0
     return Demand(
         each=numbers * _FLOAT + sum(kept.values()) + images.nbytes,
         fixed=_EVALUATING * evaluated * max(largest, images[0].nbytes),
+        waiting=waiting * trainable * _FLOAT,
     )

@@ -73,6 +73,12 @@ class Images:
     mean: Tensor
     std: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Of pixels and labels in the device's memory."""
+        pixels = 0 if isinstance(self.pixels, StreamedPixels) else self.pixels.nbytes
+        return pixels + self.labels.nbytes
+
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 (*rows.shape, C, H, W) and labels (*rows.shape) of these rows."""
         (pixels,) = self.gather([rows])

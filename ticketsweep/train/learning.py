@@ -250,7 +250,7 @@ class GateLearning:
                     last = self._done
                     self.curve.append(self._point(loss, evaluator))
                 if is_due:
-                    checkpoints.save(STAGE, self._state())
+                    checkpoints.save(STAGE, self.state())
                 if is_logged or is_silent:
                     alive = Alive(step=self._done, steps=self.how.steps)
                     yield self.curve[-1] if is_logged else alive
@@ -323,7 +323,8 @@ class GateLearning:
         own = self.gates.trained_weights
         return self.weights if own is None else Weights(own, self.weights.rest)
 
-    def _state(self) -> State:
+    def state(self) -> State:
+        """Copies of all that the next steps depend on."""
         return {
             "step": torch.tensor(self._done),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),

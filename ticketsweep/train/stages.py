@@ -66,16 +66,16 @@ class Stages:
         self._plan, self._replicates = plan, replicates
         self._log_points, self._device, self._checkpoints = log_points, device, checkpoints
         self._snapshots = snapshots
-        self._rungs = () if others else rungs
+        self._rungs, self._others = rungs, others
         self._packed = PackedModel(
             network.model.to(device), network.gated, network.rest, precision=plan.precision
         )
-        self._images, test = open_images(dataset, rows, device)
+        self._images, self._test = open_images(dataset, rows, device)
         self._rows = as_tensor(rows, device)
         self._evaluator = Evaluator(
             self._packed,
             self._images,
-            test,
+            self._test,
             train_rows=self._rows,
             validation_rows=as_tensor(held_out, device),
             input_shape=dataset.input_shape,
@@ -132,6 +132,12 @@ class Stages:
             curve=tuple(curve_of(part("curve", learnt))),
             snapshots=self._wanted(snapshots_of(part("snapshots", learnt))),
         )
+
+    @property
+    def held(self) -> int:
+        """Bytes that the images take of a device's own memory, whatever the pack."""
+        images = (self._images, self._test) if self._device.type != "cpu" else ()
+        return sum(each.nbytes for each in images)
 
     def demand(self, *, saved: bool) -> Demand:
         """What the pack needs of memory while its gates are learnt; see `measured_demand`."""
@@ -239,6 +245,8 @@ class Stages:
                 and report.step in self._rungs
                 and report.step == learning.done
             ):
+                if self._others:  # which may have the device until they have come as far
+                    self._checkpoints.keep(STAGE, learning.state())
                 yield self._so_far(learning, weights)
         kept = learning.gates.harden()
         if plan.joint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Tickets:
         `NAME_val`.
     diverged: int64 (R,), the step at which the replicate was found to have diverged, else 0.
     steps: of training that led to them; 0 for a family that learns nothing.
-    train_seconds: wall time of the steps that learn the gates, without evaluation.
+    train_seconds: time of the steps that learn the gates, without evaluation; summed over packs.
     curve: the logged steps.
     snapshots: the masks at those before the last, where they were asked for.
     """
@@ -105,10 +105,18 @@ def joined(parts: Sequence[Tickets]) -> Tickets:
                 np.concatenate([point.expected_density for point in points]),
                 np.concatenate([point.mask_change for point in points]),
             )
-            for points in zip(*(part.curve for part in parts), strict=True)
+            for points in _at_common_steps([part.curve for part in parts])
         ),
         snapshots=_joined_snapshots([part.snapshots for part in parts]),
     )
+
+
+def _at_common_steps(curves: Sequence[Sequence[CurvePoint]]) -> Iterator[list[CurvePoint]]:
+    """The points of all packs: some may have been trained before rungs were logged too."""
+    by_step = [{point.step: point for point in curve} for curve in curves]
+    for step in by_step[0]:
+        if all(step in points for points in by_step):
+            yield [points[step] for points in by_step]
 
 
 def _joined_snapshots(packs: Sequence[Sequence[Snapshot]]) -> tuple[Snapshot, ...]:

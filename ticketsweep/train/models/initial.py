@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ticketsweep.errors import ModelError, did_you_mean
 from ticketsweep.seeds import derive_seed
 from ticketsweep.train.models.chains import Chain
+from ticketsweep.train.models.drawing import global_generator
 
 
 def initial_parameters(
@@ -83,13 +84,13 @@ def _fan_in(weight: Tensor) -> int:
 
 
 def _own_values(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):  # constructors know only the global generator
-        torch.default_generator.manual_seed(derive_seed(seed, "module"))
+    with global_generator() as generator:
+        generator.manual_seed(derive_seed(seed, "module"))
         model = build()
         if isinstance(model, Chain):
             for name, module in model.named_modules():
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
-                    torch.default_generator.manual_seed(derive_seed(seed, "module", name))
+                    generator.manual_seed(derive_seed(seed, "module", name))
                     reset()
     return {name: value.detach().float() for name, value in model.named_parameters()}

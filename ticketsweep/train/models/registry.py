@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ticketsweep.errors import ModelError, did_you_mean
 from ticketsweep.train.models.chains import edge_popup_conv, fully_connected, lenet_5
+from ticketsweep.train.models.drawing import global_generator
 from ticketsweep.train.models.imported import imported
 from ticketsweep.train.models.resnets import cifar_resnet, resnet18, resnet_50
 from ticketsweep.train.models.sizes import Shape
@@ -70,7 +70,7 @@ def build_model(
     if activation not in ACTIVATIONS:
         hint = did_you_mean(activation, ACTIVATIONS)
         raise ModelError(f"activation must be a known name, got {activation!r} ({hint})")
-    with torch.random.fork_rng(devices=[]):
+    with global_generator():
         model = _factory(name)(input_shape, classes, width)
     if activation == "prelu":
         _put_prelu(name, model)

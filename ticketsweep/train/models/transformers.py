@@ -6,6 +6,7 @@ Dropout and stochastic depth are off: a replicate's result is a function of its 
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from ticketsweep.train.models.sizes import Shape, is_small, require_square_patch
 
 if TYPE_CHECKING:
     from torchvision.models import VisionTransformer
+
+_CHOOSING = threading.Lock()  # the choice of a kernel is the process's, of all its threads
 
 
 def vit_b_16(input_shape: Shape, classes: int, width: float) -> nn.Module:
@@ -104,7 +107,7 @@ def _vision_transformer() -> type[VisionTransformer]:
         def forward(self, x: Tensor) -> Tensor:
             if x.device.type != "cpu":
                 return super().forward(x)  # type: ignore[no-any-return]
-            with sdpa_kernel(SDPBackend.MATH):
+            with _CHOOSING, sdpa_kernel(SDPBackend.MATH):
                 return super().forward(x)  # type: ignore[no-any-return]
 
     return PackableViT
