@@ -1,12 +1,17 @@
-"""A trial's reports as lines of its log."""
+"""A trial's reports as lines of its log, and, of one without a driver, on a page of its own."""
 
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Callable, Generator, Mapping
 from typing import Protocol, TypeVar
 
+from ticketsweep.config import TrialConfig
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
+from ticketsweep.store.live import LivePage
+from ticketsweep.store.logs import trial_log
+from ticketsweep.store.paths import Storage
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,6 +65,36 @@ def narrated(
     status, error = outcome.row["status"], outcome.row.get("error")
     log.outcome = f"{status}: {error}" if error else str(status)
     return outcome
+
+
+def told_alone(
+    trial: Generator[TrialReport, None, T],
+    config: TrialConfig,
+    storage: Storage,
+    sweep: str,
+    trial_id: str,
+) -> Generator[TrialReport, None, T]:
+    """The same trial, which no driver tells of: its log and its page are kept in the storage."""
+    page = LivePage(storage, sweep, trial_id)
+    of = config.replicates
+    page.started(
+        trial_id,
+        steps=config.train.steps,
+        replicates=of.init * of.data * of.gate,
+        host=platform.node(),
+    )
+
+    def hear(report: TrialReport) -> None:
+        if isinstance(report, Alive) and report.waiting:
+            page.phase(f"waiting for the storage: {report.waiting}")
+        elif not isinstance(report, Rung):
+            page.progressed(trial_id, report)
+
+    try:
+        with trial_log(storage, sweep, trial_id) as log:
+            return (yield from narrated(trial, log, hear=hear))
+    finally:
+        page.close("over")
 
 
 def told(report: TrialReport) -> str:

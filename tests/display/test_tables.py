@@ -23,6 +23,7 @@ from ticketsweep.display.sweeps import ago, list_table, status_table
 from ticketsweep.display.terminal import Column, tables
 from ticketsweep.display.trials import setting_names, trials_of_sweep
 from ticketsweep.results.ranking import chosen, rank_trials
+from ticketsweep.results.standing import Standing
 from ticketsweep.results.summary import Spread, Summary
 from ticketsweep.results.sweeps import SweepView
 from ticketsweep.store.paths import Storage
@@ -307,14 +308,15 @@ def test_a_long_sweep_shows_its_latest_trials_with_a_note():
 def test_status_counts_trials_by_state_and_says_when_the_sweep_last_moved():
     rows = [row("a"), row("b", status="stopped"), row("c", status="failed", val_accuracy=None)]
     view = SweepView("s", {"samples": 9, "objectives": list(AIMS.items()), "space": "{}"}, rows)
-    line = text_of(status_table(console(), [view], now=NOW)).splitlines()[3].split()
-    assert line[:5] == ["s", "9", "1", "1", "1"]
+    standing = Standing(view, (), NOW)
+    line = text_of(status_table(console(), [standing])).splitlines()[3].split()
+    assert line[:6] == ["s", "9", "0", "1", "1", "1"]
     assert line[-2:] == ["1:59:00", "ago"]
 
 
 def test_a_sweep_without_a_trial_has_not_begun():
     view = SweepView("s", {"samples": 9, "created_at": NOW, "objectives": [], "space": "{}"}, [])
-    assert "not begun" in text_of(status_table(console(), [view], now=NOW))
+    assert "not begun" in text_of(status_table(console(), [Standing(view, (), NOW)]))
 
 
 SPACE = {"gate": {name: {"uniform": [0.0, 1.0]} for name in ("temperature", "temperature_end")}}

@@ -1,4 +1,4 @@
-"""The commands that read the mask database: `status`, `list` and `query`."""
+"""The commands that read the mask database: `list` and `query`."""
 
 from __future__ import annotations
 
@@ -15,39 +15,6 @@ from ticketsweep.cli.options import Listing, QueryFormat, StorageOption
 from ticketsweep.errors import UserError
 
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C has ended
-MOST_ROWS = 100  # of a table of trials; a query has the rest
-
-
-def status(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A sweep.  [default: all of them]")
-    ] = None,
-    storage: StorageOption = None,
-) -> None:
-    """Show how far the sweeps of a storage have come; of one sweep, every trial."""
-    from datetime import UTC, datetime
-
-    from ticketsweep.display.fronts import front_text
-    from ticketsweep.display.sweeps import status_table
-    from ticketsweep.display.terminal import paragraph, show, stdout_console
-    from ticketsweep.display.trials import trials_of_sweep
-    from ticketsweep.results.fronts import fronts
-    from ticketsweep.results.sweeps import sweep_named, sweep_views
-    from ticketsweep.store.database import open_database
-    from ticketsweep.store.paths import default_storage
-
-    database = open_database(storage or default_storage())
-    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-    console = stdout_console()
-    if name is None:
-        show(console, status_table(console, views, now=datetime.now(UTC)))
-    else:
-        view = sweep_named(views, name, storage=database.storage.uri)
-        show(console, status_table(console, [view], now=datetime.now(UTC)))
-        show(console, "", *trials_of_sweep(console, view, limit=MOST_ROWS))
-        if (front := front_text(fronts(view.trials))) is not None:
-            show(console, "", paragraph(front))
-    notes(database.warnings)
 
 
 def list_(

@@ -40,6 +40,7 @@ class SweepState:
     earlier: rows of the trials that were stored before this run.
     possible: distinct configurations that the space has, counted up to those asked for.
     clock: seconds since any fixed moment.
+    seconds: that the run may take; None: as long as it takes.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class SweepState:
         earlier: Sequence[Row],
         possible: int,
         clock: Callable[[], float],
+        seconds: float | None = None,
     ) -> None:
         self.objectives = objectives
         self.earlier = earlier
         self.possible = possible
         self.clock = clock
         self.began = clock()
+        self.seconds = seconds
         self.first_trial: float | None = None
         self.name = ""
         self.samples = 0
@@ -127,9 +130,17 @@ class SweepState:
         return f"{done}, {self.failed} failed" if self.failed else done
 
     def times(self) -> str:
-        """`0:42 elapsed, about 1:10 left`."""
+        """`0:42 elapsed, about 1:10 left`; `, the time is up in 0:30` where it is limited."""
         left = "" if self.left is None else f", about {duration(self.left)} left"
-        return f"{duration(self.elapsed)} elapsed{left}"
+        return f"{duration(self.elapsed)} elapsed{left}{self._limit()}"
+
+    def _limit(self) -> str:
+        if self.seconds is None:
+            return ""
+        rest = self.seconds - self.elapsed
+        if rest <= 0:
+            return ", the time is up: waiting for checkpoints"
+        return f", the time is up in {duration(rest)}"
 
     def best(self) -> list[str]:
         """The best value of each objective so far, and whose it is."""

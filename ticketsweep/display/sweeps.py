@@ -1,4 +1,4 @@
-"""Tables of sweeps: what is in a storage, and how far each has come."""
+"""Tables of sweeps: what is in a storage, and how many trials of each are in which state."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from rich.console import Console, RenderableType
 
 from ticketsweep.display.figures import NONE, duration, named_figure, setting
 from ticketsweep.display.terminal import Column, tables
+from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.ranking import Objectives, best_trial
 from ticketsweep.results.rows import figure_of
+from ticketsweep.results.standing import STATES, Standing
 from ticketsweep.results.sweeps import SweepView
 
 
-def status_table(console: Console, sweeps: Sequence[SweepView], *, now: datetime) -> RenderableType:
+def status_table(console: Console, sweeps: Sequence[Standing]) -> RenderableType:
     """One row a sweep: its trials by state, the best of each objective, when it last moved."""
+    heads = {UNDER_WAY: "under\nway"}
     return tables(
         console,
-        [_names(sweeps)],
+        [_names([each.view for each in sweeps])],
         [
-            Column("asked\nfor", [_samples(view) for view in sweeps]),
-            Column("complete", [str(view.count("complete")) for view in sweeps]),
-            Column("stopped", [str(view.count("stopped")) for view in sweeps]),
-            Column("failed", [str(view.count("failed")) for view in sweeps]),
-            Column("best", ["\n".join(best_lines(view)) for view in sweeps], right=False),
-            Column("last\nactivity", [_last_activity(view, now) for view in sweeps]),
+            Column("asked\nfor", [setting(each.samples) for each in sweeps]),
+            *(
+                Column(heads.get(state, state), [f"{each.counts[state]:,}" for each in sweeps])
+                for state in STATES
+            ),
+            Column("best", ["\n".join(best_lines(each.view)) for each in sweeps], right=False),
+            Column("last\nactivity", [_last_activity(each) for each in sweeps]),
         ],
     )
 
@@ -72,8 +76,11 @@ def _names(sweeps: Sequence[SweepView]) -> Column:
     return Column("sweep", [view.name for view in sweeps], right=False, wrap=True)
 
 
-def _last_activity(view: SweepView, now: datetime) -> str:
-    return ago(view.last_activity, now) if view.trials else "not begun"
+def _last_activity(standing: Standing) -> str:
+    if standing.alive:
+        return "running"
+    begun = standing.view.trials or standing.runs
+    return ago(standing.last_activity, standing.now) if begun else "not begun"
 
 
 def _complete(view: SweepView) -> str:
@@ -82,10 +89,6 @@ def _complete(view: SweepView) -> str:
     if asked is None:
         return str(count)
     return f"{count} ({asked} asked for)" if count > asked else f"{count} of {asked}"
-
-
-def _samples(view: SweepView) -> str:
-    return setting(view.row.get("samples")) if view.row else NONE
 
 
 def _begun(view: SweepView) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from ticketsweep.display.agreement import score
 from ticketsweep.display.figures import (
     duration,
     figure,
@@ -20,9 +20,12 @@ from ticketsweep.display.figures import (
     with_spread,
 )
 from ticketsweep.display.terminal import Column, table, tables
-from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of
-from ticketsweep.results.summary import Summary, metrics_told
+from ticketsweep.results.ranking import metrics_told
+from ticketsweep.results.rows import Row, config_of, figure_of, finite_number, setting_of, state_of
 from ticketsweep.results.sweeps import SweepView
+
+if TYPE_CHECKING:
+    from ticketsweep.results.summary import Summary
 
 _HEADERS = {
     "val_accuracy": "validation\naccuracy %",
@@ -77,7 +80,7 @@ def trials_of_sweep(console: Console, view: SweepView, *, limit: int) -> list[Re
     if not rows:
         return ["no trial is stored yet"]
     key = [Column("trial", [short(row["trial_id"]) for row in rows], right=False)]
-    figures = [Column("state", [row["status"] for row in rows], right=False)]
+    figures = [Column("state", [state_of(row).replace("_", " ") for row in rows], right=False)]
     figures += [
         Column(header(name), [figure(figure_of(row, name), name) for row in rows])
         for name in metrics_told(view.objectives)
@@ -135,6 +138,9 @@ def _cell(summary: Summary, row: Row, name: str) -> str:
 def _figure(summary: Summary, row: Row, name: str) -> str:
     stability = summary.stability.get(row["trial_id"])
     if name == "stability" and stability is not None:
+        # Not at the top: it takes a second to be imported, and `status` needs none of it.
+        from ticketsweep.display.agreement import score
+
         return score(stability)
     spread = summary.spread(row, name)
     return with_spread(figure_of(row, name), spread.sd if spread else None, name)

@@ -9,6 +9,12 @@ from ticketsweep.results.rows import Row, figure_of
 
 Objectives = Mapping[str, str]
 USUAL_OBJECTIVES: Objectives = {"val_accuracy": "max", "sparsity": "max"}
+TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability", "undecided")
+
+
+def metrics_told(objectives: Objectives) -> list[str]:
+    """What is always told of a trial, and what was searched for besides."""
+    return [*TOLD_METRICS, *(name for name in objectives if name not in TOLD_METRICS)]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,19 @@ from ticketsweep.analysis.stability import Stability
 from ticketsweep.results.comparison import figures_of_agreement, stability_by
 from ticketsweep.results.fronts import fronts
 from ticketsweep.results.networks import NETWORKS, Difference, differences
-from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
+from ticketsweep.results.ranking import (
+    TOLD_METRICS,
+    Objectives,
+    Ranked,
+    chosen,
+    metrics_told,
+    rank_trials,
+)
 from ticketsweep.results.rows import Row, config_of, figure_of, state_of
 from ticketsweep.results.spread import Spread, spread_of
 from ticketsweep.store.database import Database
 
 BEST = 10  # trials shown
-TOLD_METRICS = ("val_accuracy", "strong_accuracy", "sparsity", "stability", "undecided")
 _SPREAD_METRICS = (
     *TOLD_METRICS,
     "density",
@@ -115,11 +121,6 @@ class Summary:
             "trials": trials,
             "stability": stability,
         }
-
-
-def metrics_told(objectives: Objectives) -> list[str]:
-    """What is always told of a trial, and what was searched for besides."""
-    return [*TOLD_METRICS, *(name for name in objectives if name not in TOLD_METRICS)]
 
 
 def summarise(

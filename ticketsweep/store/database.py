@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ticketsweep.errors import QueryError, StorageError, did_you_mean
 from ticketsweep.store.catalogue import Catalogue
 from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
+from ticketsweep.store.footers import row_of_footer
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
@@ -24,6 +25,7 @@ from ticketsweep.store.scanning import BoundedDataset
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
 from ticketsweep.store.sql import Answer, ScanError, check_query, mentioned_tables, run_query
 
+_IN_ORDER = ("sweep", "started_at", "trial_id")
 _ATTEMPTS = 100  # a reader gives up on a storage that changes under every one of them
 
 
@@ -63,11 +65,41 @@ class Database:
         """One row per sweep, with the columns of `SWEEPS`, by name."""
         return self._read("sweeps")
 
-    def trials(self, sweep: str | None = None) -> pa.Table:
-        """One row per trial, with the columns of `TRIALS`, by sweep and time of starting."""
-        rows = self._read("trials", sweep=sweep)
-        keys = ("sweep", "started_at", "trial_id")
-        return rows.sort_by([(key, "ascending") for key in keys])
+    def trials(self, sweep: str | None = None, *, where: ds.Expression | None = None) -> pa.Table:
+        """One row per trial, with the columns of `TRIALS`, by sweep and time of starting.
+
+        Parameters
+        ----------
+        where: of any columns, for example `pyarrow.compute.field("status") == "failed"`.
+        """
+        rows = self._read("trials", sweep=sweep, where=where)
+        return rows.sort_by([(key, "ascending") for key in _IN_ORDER])
+
+    def outlines(self, sweep: str | None = None, *, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of `trials` with some columns alone, as plain values, in the same order.
+
+        Of trials with files of their own they are taken from the footers, and no page is read: of
+        thousands, that takes a third of the time. What is damaged behind a footer goes unnoticed.
+
+        Parameters
+        ----------
+        columns: whose values are no lists or maps; `sweep`, `trial_id` and `started_at` come too.
+        """
+        wanted = list(dict.fromkeys([*_IN_ORDER, *columns]))
+        told: list[dict[str, Any]] = []
+
+        def others() -> Mapping[Table, Sequence[StoredFile]]:
+            told.clear()
+            rest = []
+            for file in self._catalogue.committed("trials", sweep=sweep):
+                row = row_of_footer(self._catalogue.fragment(file), wanted)
+                rest += [file] if row is None else []
+                told.extend([] if row is None else [row])
+            return {"trials": rest}
+
+        read = self._answer(others, lambda datasets: datasets["trials"].to_table(columns=wanted))
+        rows = [*told, *read.to_pylist()]
+        return sorted(rows, key=lambda row: tuple(map(str, map(row.get, _IN_ORDER))))
 
     def trial(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
         """One trial's row as plain values (`metrics` as a list of pairs), or None without it."""

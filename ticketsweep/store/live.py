@@ -184,7 +184,8 @@ class LivePage:
     def progressed(self, trial_id: str, progress: Progress | StageProgress | Alive) -> None:
         """A trial has come further."""
         with self._lock:
-            if (trial := self._trials.get(trial_id)) is not None:
+            is_told = isinstance(progress, Progress) or progress.steps
+            if is_told and (trial := self._trials.get(trial_id)) is not None:
                 trial.live = _further(trial.live, progress)
                 self._note(phase="")
 

@@ -83,6 +83,14 @@ def read_log(storage: Storage, file: LogFile) -> str:
     return content.decode(errors="replace")
 
 
+def news(before: str, after: str) -> str:
+    """What a log has more than when it was read last; the middle of a long one may have gone."""
+    if after.startswith(before):
+        return after[len(before) :]
+    last = before.rstrip("\n").rpartition("\n")[2]
+    return after.rpartition(f"{last}\n")[2]
+
+
 def is_ended(text: str) -> bool:
     """Whether the last line says how the attempt ended."""
     return _LAST.search(text) is not None
