@@ -17,13 +17,15 @@ from ticketsweep import __version__
 from ticketsweep.cli.confirming import best, confirm
 from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
+from ticketsweep.cli.logs import logs
 from ticketsweep.cli.masks import compact, verify
 from ticketsweep.cli.notes import note
-from ticketsweep.cli.reading import list_, query, status
+from ticketsweep.cli.reading import list_, query
 from ticketsweep.cli.report import report
 from ticketsweep.cli.running import run, trial
 from ticketsweep.cli.stability import stability
 from ticketsweep.cli.starting import init
+from ticketsweep.cli.status import status
 from ticketsweep.errors import TicketsweepError
 
 app = typer.Typer(
@@ -116,8 +118,13 @@ app.command(
 app.command(
     cls=_Command,
     short_help="Show how far sweeps have come.",
-    epilog=_examples("status", "status quickstart"),
+    epilog=_examples("status", "status quickstart", "status quickstart --watch --every 30"),
 )(status)
+app.command(
+    cls=_Command,
+    short_help="Show what a trial told while it ran.",
+    epilog=_examples("logs 3fa9", "logs 3fa9 --sweep quickstart --follow"),
+)(logs)
 app.command(
     "list",
     cls=_Command,

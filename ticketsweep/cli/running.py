@@ -190,11 +190,14 @@ def trial(
         TrialDisplay(stderr_console()) as display,
         contextlib.redirect_stdout(sys.stderr),
     ):
-        from ticketsweep.planning import load_data
+        from ticketsweep.narration import told_alone
+        from ticketsweep.planning import identify, load_data
         from ticketsweep.trial import run_trial
 
-        steps = run_trial(checked, dataset=load_data(checked), storage=opened, sweep=sweep)
-        outcome = display.follow(steps)
+        dataset = load_data(checked)
+        steps = run_trial(checked, dataset=dataset, storage=opened, sweep=sweep)
+        identity = identify(checked, dataset)
+        outcome = display.follow(told_alone(steps, checked, opened, sweep, identity))
     if outcome.row["status"] == "failed":
         raise TrialFailure(f"trial {outcome.row['trial_id']} failed: {outcome.row['error']}")
     database = Database(opened)
