@@ -652,7 +652,8 @@ def test_every_published_space_is_sound():
     ("raw", "message"),
     [
         ({"device": "cuda"}, "device must be auto or cpu where sweep.resources.gpus is 0"),
-        ({"sweep": {"resources": {"gpus": 1.5}}}, "sweep.resources.gpus must be <= 1"),
+        ({"sweep": {"resources": {"gpus": 1.5}}}, "must be at most 1 or a whole number"),
+        ({"sweep": {"resources": {"gpus": 5}}}, "sweep.resources.gpus must be <= 4: no trial"),
         (
             {
                 "train": {"steps": {"choice": [50, 100]}},

@@ -16,14 +16,33 @@ from ticketsweep.names import OBJECTIVES, TEST_FIGURES
 from ticketsweep.sections import Section
 
 _LOADED = ("dataset", "data_root", "image_size")  # their data is loaded before the search begins
+_MOST_GPUS = 64  # of a trial
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class Resources(Section):
-    """What one trial is given. Fractions share a processor or a GPU among trials."""
+    """What one trial is given. Fractions share a processor or a GPU among trials.
+
+    Over several GPUs, which are one machine's, a trial's packs are spread.
+    """
 
     cpus: float = Field(1, gt=0, le=10_000, description="processors per trial; also its threads")
-    gpus: float = Field(0, ge=0, le=1, description="share of one GPU; packs are not spread")
+    gpus: float = Field(
+        0,
+        ge=0,
+        le=_MOST_GPUS,
+        description="a share of one GPU, or whole ones that packs are spread over",
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _is_a_share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            raise ValueError(
+                "must be at most 1 or a whole number (a trial has a share of one GPU, or whole "
+                "ones: 1 or 2, say)"
+            )
+        return gpus
 
 
 class Asha(Section):
@@ -131,12 +150,16 @@ def faults_of_pairing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> lis
 
 
 def _faults_of_sharing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:
-    """Faults of trials that would have no GPU, or no rung at which they may be stopped."""
+    """Faults of trials with no GPU or too many, or no rung at which they may be stopped."""
     if validate(SweepSettings, block):  # reported by itself
         return []
     settings = SweepSettings.model_validate(block)
     grace = None if settings.scheduler is None else settings.scheduler.asha.grace_steps
     faults = []
+    most, gpus = max(map(_replicates_of, corners(tree)), default=1), settings.resources.gpus
+    if gpus > max(1, most):
+        rule = f"must be <= {most}: no trial has more replicates, and each is trained on one GPU"
+        faults.append(Fault("sweep.resources.gpus", int(gpus), rule))
     for trial in corners(tree):
         if trial.get("device") == "cuda" and settings.resources.gpus == 0:
             rule = "must be auto or cpu where sweep.resources.gpus is 0"
@@ -147,6 +170,14 @@ def _faults_of_sharing(block: Mapping[str, Any], tree: Mapping[str, Node]) -> li
             rule = f"must be < train.steps, {steps}: nothing would be stopped early"
             faults.append(Fault("sweep.scheduler.asha.grace_steps", grace, rule))
     return faults
+
+
+def _replicates_of(trial: Mapping[str, object]) -> int:
+    counts = trial.get("replicates", {})
+    if not isinstance(counts, Mapping) or validate(Replicates, counts):  # reported by itself
+        return _MOST_GPUS
+    counted = Replicates.model_validate(counts)
+    return counted.init * counted.data * counted.gate
 
 
 def _faults_of_absence(block: Mapping[str, Any], tree: Mapping[str, Node]) -> list[Fault]:

@@ -125,6 +125,13 @@ class Capacity:
         """Devices."""
         return self._total().get("GPU", 0.0)
 
+    @property
+    def gpus_of_one(self) -> float:
+        """Devices of the node that has the most."""
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own lack
+        found = (node["Resources"].get("GPU", 0.0) for node in nodes if node["Alive"])
+        return max(found, default=0.0)
+
     def _total(self) -> Mapping[str, float]:
         now = time.monotonic()
         if not self._found or (self.grows and now >= self._next_look):

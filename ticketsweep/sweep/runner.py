@@ -176,6 +176,11 @@ def _run(
                 f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
                 f"{capacity.cpus:g} and {capacity.gpus:g}: it waits until the cluster has grown"
             )
+        elif settings.resources.gpus > capacity.gpus_of_one:
+            observer.warn(
+                f"a trial wants {settings.resources.gpus:g} GPUs of one machine, and none of the "
+                f"cluster has more than {capacity.gpus_of_one:g}: it waits until one joins"
+            )
         if capacity.gpus and not settings.resources.gpus:
             observer.warn(
                 "trials train on CPUs though there are GPUs, since sweep.resources.gpus is 0 "

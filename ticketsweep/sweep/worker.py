@@ -116,6 +116,7 @@ class TrialWorker(tune.Trainable):
             failures=job["failures"],
             rungs=job["rungs"],
             patience=self._patience,
+            gpus=max(1, int(self._gpus)),
         )
         try:
             with trial_log(self._masks, self._sweep, identify(config, dataset)) as log:
