@@ -67,11 +67,12 @@ def test_confirming_runs_the_best_settings_with_fresh_seeds_once(command, swept)
     assert first.code == 0, first.err
     assert "lies" in first.out
     assert "ticketsweep stability s-confirmed" in first.out
-    (one,) = json.loads(command(*line, "--format", "json").out)["confirmed"]
+    document = json.loads(command(*line, "--format", "json").out)
+    (one,) = document["confirmed"]
     assert one["val_accuracy_n"] == one["strong_accuracy_n"] == 3
     assert one["search_val_accuracy_n"] == 4
     fallen = one["search_val_accuracy"] - one["val_accuracy"]
-    assert one["shrinkage"] == pytest.approx(fallen)
+    assert one["shrinkage"] == document["mean_shrinkage"] == pytest.approx(fallen)
     assert "search_strong_accuracy" not in one
     both = command(*line, "--top", 7)
     assert "complete trials of 2 settings: all are confirmed" in both.err

@@ -164,6 +164,7 @@ def confirm(
     from ticketsweep.results.confirming import (
         confirmed,
         confirming_spec,
+        mean_shrinkage,
         replicates_of,
         wanted_of,
     )
@@ -201,7 +202,7 @@ def confirm(
     if interrupted:
         say_how_to_go_on(finished=len(database.trials(sweep=own)))
         raise typer.Exit(INTERRUPTED)
-    found = confirmed(database, view, wanted.rows, name=own, metrics=wanted.metrics)
+    found = confirmed(database, wanted.rows, name=own, metrics=wanted.metrics)
     notes(database.warnings)
     if output is TableFormat.TABLE:
         console = stdout_console()
@@ -216,7 +217,9 @@ def confirm(
             command=lambda row: run_again(row, storage=storage),
         )
         if output is TableFormat.JSON:
-            emit(document({"sweep": name, "confirmed_as": own, "confirmed": records}))
+            mean = mean_shrinkage(found, wanted.metrics[0])
+            told = {"sweep": name, "confirmed_as": own, "mean_shrinkage": mean}
+            emit(document({**told, "confirmed": records}))
         else:
             emit_all(as_csv(list(records[0]), records))
     if lost := sum(each.again is None for each in found):

@@ -114,8 +114,9 @@ def _told(found: Sequence[Confirmed], validation: str) -> str:
     name = figure_name(validation)
     said = (
         "in the search: what the choice looked at; fresh seeds: the same settings with seeds that "
-        "the search has not seen; ±: standard deviation over n replicates. The test figures are "
-        "of these trials alone, and nothing was chosen by them."
+        "the search has not seen; ±: standard deviation over n replicates. The validation images "
+        "are the search's own, so what fits them alone does not show in the difference; nothing "
+        "was chosen by the test figures, which are free of that too."
     )
     if mean is None:
         return said

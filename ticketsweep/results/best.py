@@ -107,10 +107,11 @@ def best_of(
     )
     if sparsities is None:
         sparsities = [share for share in SPARSITIES if share <= (sparsest or 0.0)] or [0.0]
-    spreads = spreads_of(database, view.name, metrics)
+    chosen = best_at(view.trials, sparsities, aims, top=top)
+    spreads = spreads_of(database, [row for _, row in chosen if row is not None], metrics)
     found = [
-        Best(least, row, {} if row is None else spreads.get(str(row["trial_id"]), {}))
-        for least, row in best_at(view.trials, sparsities, aims, top=top)
+        Best(least, row, {} if row is None else spreads[str(row["trial_id"])])
+        for least, row in chosen
     ]
     return BestTrials(
         next(iter(aims)), tuple(metrics), tuple(view.searched), tuple(found), sparsest

@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ticketsweep.config import parse_config
 from ticketsweep.errors import UserError, did_you_mean
 from ticketsweep.names import OBJECTIVES, TEST_FIGURES
@@ -79,24 +82,31 @@ def best_at(
 
 
 def spreads_of(
-    database: Database, sweep: str, metrics: Sequence[str]
+    database: Database, rows: Sequence[Row], metrics: Sequence[str]
 ) -> dict[str, dict[str, Spread]]:
     """Trial id -> metric -> spread over the trial's replicates.
 
     Where no replicate has the figure (stability is the trial's own), it is the trial's, without
     a standard deviation.
+
+    Parameters
+    ----------
+    rows: of `trials`, of one sweep.
     """
+    if not rows:
+        return {}
+    ids = [str(row["trial_id"]) for row in rows]
+    stored = database.replicates(sweep=str(rows[0]["sweep"]))
     replicates: dict[str, list[Row]] = {}
-    for row in database.replicates(sweep=sweep).to_pylist():
+    for row in stored.filter(pc.is_in(stored["trial_id"], pa.array(ids))).to_pylist():
         replicates.setdefault(str(row["trial_id"]), []).append(row)
-    found: dict[str, dict[str, Spread]] = {}
-    for row in database.trials(sweep=sweep).to_pylist():
-        trial_id = str(row["trial_id"])
+    found: dict[str, dict[str, Spread]] = {trial_id: {} for trial_id in ids}
+    for trial_id, row in zip(ids, rows, strict=True):
         for metric in metrics:
             own = [figure_of(each, metric) for each in replicates.get(trial_id, ())]
             spread = spread_of(own) or spread_of([figure_of(row, metric)])
             if spread is not None:
-                found.setdefault(trial_id, {})[metric] = spread
+                found[trial_id][metric] = spread
     return found
 
 

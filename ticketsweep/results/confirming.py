@@ -186,26 +186,18 @@ def fresh_seed(view: SweepView) -> int:
 
 
 def confirmed(
-    database: Database,
-    view: SweepView,
-    chosen: Sequence[Row],
-    *,
-    name: str,
-    metrics: Sequence[str],
+    database: Database, chosen: Sequence[Row], *, name: str, metrics: Sequence[str]
 ) -> list[Confirmed]:
     """What has come of the chosen trials of a sweep, in the sweep `name` that confirms them."""
-    before = spreads_of(database, view.name, metrics)
-    after = spreads_of(database, name, metrics)
-    again = {
-        settings_key(row): row
-        for row in database.trials(sweep=name).to_pylist()
-        if row["status"] == "complete"
-    }
+    trials = database.trials(sweep=name).to_pylist()
+    again = {settings_key(row): row for row in trials if row["status"] == "complete"}
+    before = spreads_of(database, chosen, metrics)
+    after = spreads_of(database, list(again.values()), metrics)
     found = []
     for row in chosen:
         own = again.get(settings_key(row))
-        figures = {} if own is None else after.get(str(own["trial_id"]), {})
-        found.append(Confirmed(row, own, before.get(str(row["trial_id"]), {}), figures))
+        figures = {} if own is None else after[str(own["trial_id"])]
+        found.append(Confirmed(row, own, before[str(row["trial_id"])], figures))
     return found
 
 
