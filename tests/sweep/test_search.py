@@ -261,7 +261,7 @@ def test_a_stopped_trial_is_pruned_and_counts_as_done() -> None:
     assert [trial.state for trial in trials(search)] == [*states, TrialState.RUNNING]
     again = restored(spec, [*rows, cut_off])
     assert [trial.state for trial in trials(again)] == [*states, TrialState.FAIL]
-    assert to_be_tried_again([*rows, cut_off], spec.settings) == [cut_off]
+    assert to_be_tried_again([*rows, cut_off], spec.settings, retry_failed=True) == [cut_off]
     assert failures_of(cut_off) == 0
     suggestion = again.again(cut_off)
     again.tell(row_of(suggestion))

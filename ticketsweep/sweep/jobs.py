@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -21,25 +21,51 @@ from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TrialRows
+from ticketsweep.store.under_way import note_begun, note_ended, record_of, trials_under_way
 from ticketsweep.store.writer import replace_row, write_trial
+from ticketsweep.sweep.budget import Budget
 from ticketsweep.sweep.halving import Halving, rungs_of
 from ticketsweep.sweep.search import Search, Suggestion
-from ticketsweep.sweep.stored import failures_of, to_be_tried_again
+from ticketsweep.sweep.stored import failures_of, has_failed_for_good, to_be_tried_again
 from ticketsweep.trial import reuse_trial
 
 T = TypeVar("T")
 
 
 class JobQueue:
-    """Failed trials that may be tried again, then new suggestions, until there are enough.
+    """Trials that were cut off, failed ones that may be tried again, then new suggestions, until
+    there are enough.
 
     A suggestion that another sweep has completed is copied from there and never run.
+
+    Parameters
+    ----------
+    budget: the time of this run; nothing is given out that would end too late.
+    retry_failed: also run trials again that have failed for good, as if for the first time.
     """
 
-    def __init__(self, spec: SweepSpec, search: Search, storage: Storage) -> None:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        search: Search,
+        storage: Storage,
+        *,
+        budget: Budget,
+        retry_failed: bool = False,
+    ) -> None:
         self._settings, self._search, self._storage = spec.settings, search, storage
-        self._again = deque(to_be_tried_again(search.finished.values(), spec.settings))
-        self._failures = {str(row["trial_id"]): failures_of(row) for row in self._again}
+        self._budget = budget
+        finished = search.finished.values()
+        again = to_be_tried_again(finished, spec.settings, retry_failed=retry_failed)
+        self._again = deque(again)
+        self._failures = {
+            str(row["trial_id"]): 0 if has_failed_for_good(row, spec.settings) else failures_of(row)
+            for row in again
+        }
+        begun = trials_under_way(storage, spec.settings.name).get(spec.settings.name, set())
+        self._cut_off = deque(sorted(begun - search.finished.keys()))
+        for trial_id in begun & search.finished.keys() - self._failures.keys():
+            note_ended(storage, spec.settings.name, trial_id)
         scheduler = spec.settings.scheduler
         self._halving: Halving | None = None
         if scheduler is not None:
@@ -80,22 +106,37 @@ class JobQueue:
 
     def has_work(self) -> bool:
         """Whether any job is left to be given out."""
-        lacking = self._settings.samples - len(self._search.finished) - self._search.running
-        return bool(self._ahead or self._again) or (lacking > 0 and not self.exhausted)
+        if self._ahead is not None:
+            return self._budget.left > 0
+        return self.is_short and self._budget.allows(self._search.finished.values())
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there are trials left to give out, if there is the time."""
+        return bool(self._again) or (self._lacking > 0 and not self.exhausted)
+
+    @property
+    def _lacking(self) -> int:
+        """Trials that are neither stored nor given out."""
+        return self._settings.samples - len(self._search.finished) - self._search.running
 
     def next(self, key: str) -> Suggestion | None:
         """The next job, filed under `key`; None while all places are taken, or without work."""
-        if len(self._jobs) >= self._places() or not self.look_ahead():
+        if len(self._jobs) >= self._places() or self._budget.left <= 0 or not self.look_ahead():
             return None
         assert self._ahead is not None
         job, self._ahead = self._ahead, None
         self._jobs[key] = job
+        note_begun(self._storage, self._settings.name, job.trial_id, job.record)
         return job
 
     def _take(self) -> Suggestion | None:
         """What is to be run next; what other sweeps have completed is stored on the way."""
         while self.has_work():
-            suggestion = self._search.again(self._again.popleft()) if self._again else self._ask()
+            suggestion = self._gone_on_with()
+            if suggestion is None and self._again:
+                suggestion = self._search.again(self._again.popleft())
+            suggestion = suggestion or self._ask()
             if suggestion is None:
                 break
             name, identity = self._settings.name, suggestion.trial_id
@@ -106,6 +147,16 @@ class JobQueue:
             if row is None:
                 return suggestion
             self._finish(row)
+        return None
+
+    def _gone_on_with(self) -> Suggestion | None:
+        """A trial that an earlier run has begun and not finished."""
+        while self._cut_off and self._lacking > 0:
+            identity = self._cut_off.popleft()
+            record = record_of(self._storage, self._settings.name, identity)
+            suggestion = None if record is None else self._search.go_on(identity, record)
+            if suggestion is not None:
+                return suggestion
         return None
 
     def _ask(self) -> Suggestion | None:
@@ -125,6 +176,10 @@ class JobQueue:
     def job(self, key: str) -> Suggestion:
         """The job filed under `key`."""
         return self._jobs[key]
+
+    def trials(self, keys: Iterable[str]) -> list[str]:
+        """The ids of the trials filed under these keys, but of such as are stored."""
+        return [self._jobs[key].trial_id for key in keys if key in self._jobs]
 
     def failures(self, suggestion: Suggestion) -> int:
         """How often the job's trial has failed in earlier runs."""
@@ -150,6 +205,7 @@ class JobQueue:
         """The job's trial is stored."""
         del self._jobs[key]
         self._finish(row)
+        note_ended(self._storage, self._settings.name, str(row["trial_id"]))
 
     def lost(self, key: str, reason: str) -> Row:
         """The job's worker died too often: store the trial as failed, from here."""

@@ -128,18 +128,24 @@ class Search:
         return self._next_point()
 
     def _start_with(self, point: Point) -> Suggestion | None:
-        """A trial at a point that the user has named; None if a stored one lies there already.
+        """A trial at a point that the user has named; None if there is one already.
 
         What the point leaves open is drawn by the sampler.
         """
         chosen = _Chosen(point, self._names)
         self._spec.sample(chosen)
-        for row in self._finished.values():
-            record = json.loads(str(row["search"])) if row.get("search") else {"params": {}}
-            if chosen.params.items() <= record["params"].items():
-                return None
+        if any(chosen.params.items() <= params.items() for params in self._tried()):
+            return None
         self._study.enqueue_trial(chosen.params)
         return self._take(self._study.ask())
+
+    def _tried(self) -> Iterator[Mapping[str, Any]]:
+        """Optuna's params of the trials that are stored or running."""
+        for row in self._finished.values():
+            if row.get("search"):
+                yield json.loads(str(row["search"]))["params"]
+        trials = self._study.get_trials(deepcopy=False)
+        yield from (trials[number].params for number in self._running.values())
 
     def _next_point(self) -> Suggestion | None:
         """The first point of a finite space that is neither stored nor running."""

@@ -19,17 +19,30 @@ def was_cut_off(row: Row) -> bool:
     return state_of(row) == UNDER_WAY
 
 
-def to_be_tried_again(rows: Iterable[Row], settings: SweepSettings) -> list[Row]:
-    """The trials that were cut off after a rung, and the failed that may be run once more."""
+def has_failed_for_good(row: Row, settings: SweepSettings) -> bool:
+    """Whether a trial has failed so often that it is run again only where that is asked for."""
+    return row["status"] == "failed" and failures_of(row) > settings.max_failures
+
+
+def to_be_tried_again(
+    rows: Iterable[Row], settings: SweepSettings, *, retry_failed: bool
+) -> list[Row]:
+    """The trials that were cut off after a rung, and the failed that may be run once more.
+
+    Parameters
+    ----------
+    retry_failed: also those that have failed for good.
+    """
     return [
         row
         for row in rows
         if was_cut_off(row)
-        or (row["status"] == "failed" and failures_of(row) <= settings.max_failures)
+        or (row["status"] == "failed" and (retry_failed or not has_failed_for_good(row, settings)))
     ]
 
 
-def is_done(rows: Iterable[Row], settings: SweepSettings) -> bool:
+def is_done(rows: Iterable[Row], settings: SweepSettings, *, retry_failed: bool) -> bool:
     """Whether nothing of the sweep is left to be run."""
     known = list(rows)
-    return len(known) >= settings.samples and not to_be_tried_again(known, settings)
+    again = to_be_tried_again(known, settings, retry_failed=retry_failed)
+    return len(known) >= settings.samples and not again
