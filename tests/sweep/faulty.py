@@ -62,3 +62,11 @@ def loses_the_device(input_shape: tuple[int, ...], classes: int) -> nn.Module:
             _lost.add("context")
 
     return _model(fault, input_shape, classes)
+
+
+def exhausts(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    def fault() -> None:
+        if _first_time("exhausts"):
+            torch.empty(2**55)
+
+    return _model(fault, input_shape, classes)

@@ -19,11 +19,27 @@ from ticketsweep.errors import StorageError
 from ticketsweep.store.claims import claimed
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
+from ticketsweep.sweep import tuning
 from ticketsweep.sweep.runner import run_sweep
 from ticketsweep.sweep.silence import Silence
 
 MakeSpec = Callable[..., Any]
 HERE = Path(__file__).parent
+HANGS_AT_ITS_START = """
+# Of all processes of Ray the first that is to hold a trial stops before it does.
+import os, signal, sys
+from pathlib import Path
+
+class Stopping:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ticketsweep.sweep.worker":
+            folder = Path(os.environ["FAULTY_FOLDER"])
+            (folder / f"starts-{os.getpid()}").touch()
+            if len(list(folder.glob("starts-*"))) == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.meta_path.insert(0, Stopping())
+"""
 
 
 def test_a_sweep_that_is_being_run_is_refused_to_a_second_driver(
@@ -38,29 +54,66 @@ def test_a_sweep_that_is_being_run_is_refused_to_a_second_driver(
     assert len(Database(storage).sweeps()) == 0
 
 
+def over(silence: Silence, *keys: str) -> list[str]:
+    return [silent.key for silent in silence.of(dict.fromkeys(keys, 3.0)) if silent.too_long]
+
+
 def test_only_time_spent_listening_counts_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    silence = Silence(3)
+    silence = Silence()
     for _ in range(4):
-        assert silence.broken_by({"a"}) == []
+        assert over(silence, "a") == []
         now += 0.9
     now += 1000  # the machine was asleep: all that is known is that a second has gone by
     silence.heard("b")
-    assert silence.broken_by({"a", "b"}) == ["a"]
-    assert silence.broken_by({"a", "b"}) == []
+    assert over(silence, "a", "b") == ["a"]
+    assert over(silence, "a", "b") == []
     now += 0.9
     silence.heard("b")
     for _ in range(4):
-        assert silence.broken_by({"b"}) == []  # "a" waits for another worker
+        assert over(silence, "b") == []  # "a" waits for another worker
         silence.heard("b")
         now += 0.9
-    assert silence.broken_by({"a", "b"}) == []
+    assert over(silence, "a", "b") == []
+
+
+def test_a_long_silence_is_told_more_and_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    silence, told = Silence(), []
+    for _ in range(800):
+        told += [(silent.key, round(silent.seconds)) for silent in silence.of({"a": 1e3, "b": 1e3})]
+        if now < 500:
+            assert not silence.heard("b")
+        now += 1
+    assert told == [
+        ("a", 60),
+        ("a", 120),
+        ("a", 240),
+        ("a", 480),
+        ("b", 60),
+        ("b", 120),
+        ("b", 240),
+    ]
+    assert silence.heard("a")
+    assert not silence.heard("a")
+
+
+def test_a_worker_that_has_started_is_given_its_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    silence, found = Silence(), []
+    for limit in (100.0, 10.0):
+        for _ in range(55):
+            found += [(round(s.seconds), s.too_long) for s in silence.of({"a": limit})]
+            now += 1
+    assert found == [(11, True)] * 4
 
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-def test_workers_that_hang_or_have_lost_their_device_are_replaced(
+def test_workers_that_hang_at_any_time_or_have_lost_their_device_are_replaced(
     storage: Storage,
     recorder: Any,
     make_spec: MakeSpec,
@@ -69,11 +122,13 @@ def test_workers_that_hang_or_have_lost_their_device_are_replaced(
 ) -> None:
     folder = tmp_path / "faults"
     folder.mkdir()
+    monkeypatch.setattr(tuning, "SECONDS_TO_START", 45)
     monkeypatch.setenv("FAULTY_FOLDER", str(folder))
     monkeypatch.setenv("FAULTY_DRIVER", str(os.getpid()))
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    (tmp_path / "sitecustomize.py").write_text(HANGS_AT_ITS_START)
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{tmp_path}")
     monkeypatch.syspath_prepend(str(HERE))
-    kinds = ("loses_the_device", "stops", "sound")
+    kinds = ("loses_the_device", "stops", "exhausts", "sound")
     spec = make_spec(
         model={"choice": [f"faulty:{kind}" for kind in kinds]},
         weight_scale=1.5,
@@ -81,17 +136,18 @@ def test_workers_that_hang_or_have_lost_their_device_are_replaced(
         sweep={
             "sampler": "grid",
             "samples": len(kinds),
-            "stall_seconds": 15,  # a worker that has just begun compiles for some of them
-            "max_failures": 1,
+            "stall_seconds": 20,  # a worker that has just begun compiles for some of them
+            "max_failures": 5,  # which a machine with other work may take for a fault
         },
     )
     outcome = run_sweep(spec, storage=storage, address=None, tracking="off", observer=recorder)
     rows = {row["model"].partition(":")[2]: row for row in outcome.rows}
     assert {kind: row["status"] for kind, row in rows.items()} == dict.fromkeys(kinds, "complete")
     workers = {kind: len(list(folder.glob(f"{kind}-*"))) for kind in ("loses", "stops")}
-    assert workers == {"loses": 2, "stops": 2}
+    assert min(workers.values()) >= 2
     began = {kind: recorder.of("trial").count(row["trial_id"]) for kind, row in rows.items()}
-    assert began == {"loses_the_device": 2, "stops": 2, "sound": 1}
+    assert min(began["loses_the_device"], began["stops"]) >= 2
+    assert len(list(folder.glob("starts-*"))) > 1
 
 
 @pytest.mark.exhaustive

@@ -23,6 +23,7 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "optuna", "ray")
 _SOURCES = "sources"
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_ANSWER = 120.0  # a node's first task may wait for Python to start on a busy machine
+_SECONDS_TO_BE_MISSED = 120.0  # a node; Ray asks it several times
 _SECONDS_TO_APPEAR = 5.0  # of a new file, on another machine, where a folder is shared by NFS
 
 
@@ -216,6 +217,33 @@ class Nodes:
                 f"none, at {self._token.parents[2]} (give s3://BUCKET/PREFIX or "
                 "gs://BUCKET/PREFIX, or a folder that all nodes mount at the same path)"
             )
+
+
+class Losses:
+    """Workers that have died with their nodes, which Ray knows only some time after the workers."""
+
+    def __init__(self) -> None:
+        self._suspects: list[tuple[str, Any, float]] = []  # the node, whose worker, until when
+        self._next_look = 0.0
+
+    def suspect(self, actor: str | None, of: Any) -> None:
+        """A worker has died, by the id of its actor, and perhaps its node has."""
+        known = ray._private.state.actors(actor) if actor else {}
+        node = known.get("Address", {}).get("NodeID")
+        if node:
+            self._suspects.append((node, of, time.monotonic() + _SECONDS_TO_BE_MISSED))
+
+    def found(self) -> list[Any]:
+        """Whose workers have died with their nodes, each told once."""
+        now = time.monotonic()
+        if not self._suspects or now < self._next_look:
+            return []
+        self._next_look = now + _SECONDS_BETWEEN_LOOKS
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own lack
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        lost = [of for node, of, _ in self._suspects if node not in alive]
+        self._suspects = [each for each in self._suspects if each[0] in alive and each[2] > now]
+        return lost
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -19,6 +20,7 @@ from ticketsweep.errors import TicketsweepError
 from ticketsweep.planning import DataKey
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.sweep.jobs import JobQueue
+from ticketsweep.sweep.nodes import Losses
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.silence import Silence
 from ticketsweep.sweep.tracking import Tracker
@@ -31,6 +33,9 @@ from ticketsweep.train.data import Dataset
 ENV_VARS_TO_PROPAGATE.difference_update(
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 )
+
+SECONDS_TO_START = 300.0
+"""So long at least a worker's start may take: Python and torch may come from a network, slowly."""
 
 
 def run_jobs(
@@ -68,11 +73,12 @@ def run_jobs(
         threads=max(1, int(resources.cpus)),
     )
     fault = _Fault()
-    scheduler = _Scheduler(queue, observer, tracker, fault, Silence(settings.stall_seconds))
+    scheduler = _Scheduler(queue, observer, tracker, fault, settings.stall_seconds)
 
     def every_round() -> None:
         check()
         scheduler.end_the_silent()
+        scheduler.forgive()
 
     fault.every_round = every_round
     tuner = tune.Tuner(
@@ -143,12 +149,14 @@ class _Scheduler(FIFOScheduler):
         observer: Observer,
         tracker: Tracker,
         fault: _Fault,
-        silence: Silence,
+        stall_seconds: float,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._queue, self._observer, self._tracker, self._fault = queue, observer, tracker, fault
-        self._silence = silence
-        self._trials: dict[str, Any] = {}
+        self._silence = Silence()
+        self._limits = {True: max(stall_seconds, SECONDS_TO_START), False: stall_seconds}
+        self._losses = Losses()
+        self._controller: Any = None
         self._deaths: dict[str, str] = {}
         self._ended: dict[str, str] = {}  # by us, and why
 
@@ -167,19 +175,39 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is to be run, or to be run again."""
-        self._trials[trial.trial_id] = trial
+        self._controller = tune_controller._tune_controller  # Tune hands it over in a wrapping
 
     def end_the_silent(self) -> None:
-        """Kill workers that have not been heard of for too long; they are then as any that died."""
-        working = {key: trial for key, trial in self._trials.items() if trial.status == "RUNNING"}
-        for key in self._silence.broken_by(working):
-            self._ended[key] = f"no progress for {self._silence.seconds:g} s (sweep.stall_seconds)"
-            ray.kill(working[key].temporary_state.ray_actor)
+        """Tell of workers that are not heard of; those for too long are killed, and then are as
+        any that died.
+        """
+        workers = {} if self._controller is None else _workers(self._controller)
+        limits = {key: self._limits[worker.is_starting] for key, worker in workers.items()}
+        for silent in self._silence.of(limits):
+            key, worker = silent.key, workers[silent.key]
+            if silent.too_long:
+                for_long = f"for {limits[key]:g} s"
+                self._ended[key] = (
+                    f"its worker has not started {for_long}"
+                    if worker.is_starting
+                    else f"no progress {for_long} (sweep.stall_seconds)"
+                )
+                ray.kill(worker.actor)
+            else:
+                name = self._queue.job(key).trial_id
+                where = ": its worker is starting" if worker.is_starting else ""
+                self._observer.phase(f"no word from trial {name} for {silent.seconds:.0f} s{where}")
+
+    def forgive(self) -> None:
+        """Machines of a cloud are taken back again and again, which is no failure of a trial's."""
+        for trial in self._losses.found():
+            trial.run_metadata.num_failures -= 1
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A report that more will follow, unless the trial is stopped at a rung."""
         key, report = trial.trial_id, result[REPORT]
-        self._silence.heard(key)
+        if self._silence.heard(key):
+            self._observer.phase(f"trial {self._queue.job(key).trial_id} is heard of again")
         if isinstance(report, Rung):
             row = self._fault.guard(lambda: self._queue.at_rung(key, report.row))
             if row is not None:
@@ -191,7 +219,6 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The last report of a trial; of one that was stopped at a rung it has been dealt with."""
-        self._trials.pop(trial.trial_id, None)
         report = result[REPORT]
         if not isinstance(report, Rung):
             self._fault.guard(lambda: self._heard(trial.trial_id, report))
@@ -199,12 +226,15 @@ class _Scheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """The worker has died. Tune starts another, or gives up and says so to its searcher."""
         key = trial.trial_id
-        reason = self._deaths[key] = self._ended.pop(key, "") or _reason(trial)
+        error = _error(trial)
+        reason = self._deaths[key] = self._ended.pop(key, "") or _reason(error)
+        if isinstance(error, RayActorError) and not error.preempted:  # Ray has not counted those
+            actor = error.actor_id
+            self._fault.guard(lambda: self._losses.suspect(actor, trial))
         self._fault.guard(lambda: self._observer.trial_died(self._queue.job(key).trial_id, reason))
 
     def given_up(self, key: str) -> None:
         """The worker has died more often than is tolerated."""
-        del self._trials[key]
         self._fault.guard(lambda: self._lost(key, self._deaths[key]))
 
     def _heard(self, key: str, report: Report) -> None:
@@ -235,6 +265,33 @@ class _Scheduler(FIFOScheduler):
         row = self._queue.lost(key, reason)
         self._tracker.begin(job.trial_id, job.config)  # a worker that never came up began nothing
         self._tracker.finish(job.trial_id, row)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a trial is to be heard of from.
+
+    Attributes
+    ----------
+    is_starting: the process is being started there, Python, torch and the data being loaded.
+    """
+
+    actor: Any
+    is_starting: bool
+
+
+def _workers(controller: Any) -> dict[str, _Worker]:
+    """The workers of trials that have one, by the trials' keys.
+
+    A trial that waits for resources has none. (Tune has no name for this in public: a trial knows
+    its worker only once that has started, which it may never do.)
+    """
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    return {
+        trial.trial_id: _Worker(live[actor][0], is_starting=trial.status == "PENDING")
+        for trial, actor in controller._trial_to_actor.items()
+        if actor in live and trial.status in ("PENDING", "RUNNING")
+    }
 
 
 class _JobSearcher(Searcher):
@@ -275,11 +332,18 @@ class _JobSearcher(Searcher):
         """Nothing: the mask database is the state."""
 
 
-def _reason(trial: Any) -> str:
-    """What ended a trial's worker, in one line."""
+def _error(trial: Any) -> Exception | None:
+    """What ended a trial's worker; None if Tune has written nothing."""
     try:
-        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (TypeError, OSError):  # Tune wrote none
+        error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (TypeError, OSError):
+        return None
+    return error
+
+
+def _reason(error: Exception | None) -> str:
+    """What ended a trial's worker, in one line."""
+    if error is None:
         return "its worker process was lost"
     cause = getattr(error, "cause", None) or error
     kind = "" if isinstance(cause, TicketsweepError) else f"{type(cause).__name__}: "

@@ -18,7 +18,7 @@ from ticketsweep.planning import DataKey, data_key, identify
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.logs import trial_log
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.patience import patiently
+from ticketsweep.store.patience import waiting
 from ticketsweep.store.remote import is_remote
 from ticketsweep.train.data import Dataset
 from ticketsweep.trial import run_trial
@@ -86,9 +86,8 @@ class TrialWorker(tune.Trainable):
         if 0 < gpus < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(gpus)  # the others have the rest
         self._datasets, self._sweep, self._patience = datasets, sweep, patience
-        self._gpus = gpus
-        # (`_storage` is taken by Tune.)
-        self._masks = patiently(lambda: _open(storage), seconds=patience)
+        self._gpus, self._uri = gpus, storage
+        self._masks: Storage | None = None  # (`_storage` is taken by Tune.)
         self._training = self._reports(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -106,11 +105,13 @@ class TrialWorker(tune.Trainable):
         config = TrialConfig.model_validate(json.loads(job["config"]))
         if self._gpus == 0 and config.device == "auto":  # a cluster's Ray may show it others' GPUs
             config = config.model_copy(update={"device": "cpu"})
+        # Not in `setup`, of whose waiting nobody would be told.
+        masks = self._masks = self._masks or (yield from self._opened())
         dataset = self._datasets[data_key(config)]
         trial = run_trial(
             config,
             dataset=dataset,
-            storage=self._masks,
+            storage=masks,
             sweep=self._sweep,
             search=job["search"],
             failures=job["failures"],
@@ -119,9 +120,18 @@ class TrialWorker(tune.Trainable):
             gpus=max(1, int(self._gpus)),
         )
         try:
-            with trial_log(self._masks, self._sweep, identify(config, dataset)) as log:
+            with trial_log(masks, self._sweep, identify(config, dataset)) as log:
                 outcome = yield from narrated(trial, log)
         except UserError as error:
             yield Refused(" ".join(str(error).split()))
         else:
             yield Stored(dict(outcome.row))
+
+    def _opened(self) -> Generator[Report, None, Storage]:
+        opening = waiting(lambda: _open(self._uri), seconds=self._patience)
+        while True:
+            try:
+                yield Alive(waiting=next(opening))
+            except StopIteration as stop:
+                storage: Storage = stop.value
+                return storage
