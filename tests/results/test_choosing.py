@@ -95,5 +95,7 @@ def test_the_best_are_told_with_the_spread_of_their_replicates(database, store_t
     assert (first["val_accuracy_n"], first["rewind_step"]) == (4, 0)
     assert str(found).startswith("sparsity >= 50 %: trial a0, val_accuracy 91.00 ± 2.58 %, ")
     assert found.as_arrow().column_names == list(first)
+    by_loss = best_of(database, view, [0.8], by="loss", top=1)
+    assert str(by_loss).endswith(", sparsity 60.00 ± 0.00 %, loss 0.3")
     (none,) = best_of(database, view, [0.99], by="sparsity", top=2).trials
     assert none.row is None

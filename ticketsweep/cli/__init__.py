@@ -160,7 +160,7 @@ app.command(
     short_help="Run the best settings again with fresh seeds.",
     epilog=_examples(
         "confirm quickstart",
-        "confirm quickstart --at-sparsity 0.8,0.9 --replicates init=8,data=1",
+        "confirm quickstart --at-sparsity 0.8,0.9 --replicates init=8",
     ),
 )(confirm)
 app.command(

@@ -39,7 +39,9 @@ def best(
         ),
     ] = None,
     by: ByOption = None,
-    top: Annotated[int, typer.Option(min=1, help="How many trials at each sparsity.")] = 1,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many trials at each sparsity.")
+    ] = 1,
     storage: StorageOption = None,
     output: Annotated[
         TableFormat, typer.Option("--format", help="Format of the result.")

@@ -75,7 +75,8 @@ class BestTrials(Readable):
         least = f"sparsity >= {100 * each.least:.6g} %"
         if each.row is None:
             return f"{least}: no trial"
-        told = [f"{name} {each.figures[name]}" for name in self.metrics if name in each.figures]
+        known = [(name, each.figures[name]) for name in self.metrics if name in each.figures]
+        told = [f"{n} {of if _is_share(n) else f'{of.mean:.4g}'}" for n, of in known]
         return f"{least}: trial {str(each.row['trial_id'])[:8]}, {', '.join(told)}"
 
 
@@ -116,6 +117,11 @@ def best_of(
     return BestTrials(
         next(iter(aims)), tuple(metrics), tuple(view.searched), tuple(found), sparsest
     )
+
+
+def _is_share(metric: str) -> bool:
+    """Whether a metric is told in per cent, as a spread's text is."""
+    return metric.endswith("accuracy") or metric in ("sparsity", "density", "undecided")
 
 
 def figures_as_plain(
