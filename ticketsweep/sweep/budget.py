@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 
 from ticketsweep.results.rows import Row, figure_of
 
 GRACE_SECONDS = 300.0
 """After the limit, for the checkpoints of what is still running."""
 
+_LATEST = 1000  # trials whose times tell how long the next takes
 _LOOKS = 1.0  # seconds between two looks at the checkpoints
 
 
@@ -32,13 +34,14 @@ class Budget:
         self._clock = clock
         self._seconds = math.inf if seconds is None else seconds
         self._began = clock()
+        self._typical, self._counted = 0.0, 0  # of so many trials
 
     @property
     def left(self) -> float:
         """Seconds up to the limit, negative after it; infinite without one."""
         return self._seconds - (self._clock() - self._began)
 
-    def allows(self, finished: Iterable[Row]) -> bool:
+    def allows(self, finished: Collection[Row]) -> bool:
         """Whether a trial may be begun, by how long those of the sweep have taken.
 
         One that would take longer than any such run is begun, or none ever would be: it is stopped
@@ -46,13 +49,18 @@ class Budget:
         """
         if self.left <= 0 or self._seconds == math.inf:
             return self.left > 0
-        taken = [
-            seconds
-            for row in finished
-            if row["status"] == "complete" and (seconds := figure_of(row, "wall_seconds"))
-        ]
-        typical = statistics.median(taken) if taken else 0.0
-        return typical <= self.left or typical > self._seconds
+        if len(finished) != self._counted:  # asked many times a second, between two trials
+            self._typical, self._counted = _typical_seconds(finished), len(finished)
+        return self._typical <= self.left or self._typical > self._seconds
+
+
+def _typical_seconds(finished: Collection[Row]) -> float:
+    taken = [
+        seconds
+        for row in deque(finished, _LATEST)
+        if row["status"] == "complete" and (seconds := figure_of(row, "wall_seconds"))
+    ]
+    return statistics.median(taken) if taken else 0.0
 
 
 class Closing:
