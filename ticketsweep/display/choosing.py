@@ -125,8 +125,8 @@ def _told(found: Sequence[Confirmed], validation: str) -> str:
     known = sum(each.shrinkage(validation) is not None for each in found)
     return (
         f"On average over {plural(known, 'setting')} the search's {name} lies "
-        f"{figure(abs(mean), validation)}{unit} {way} that of fresh seeds. {said[0].upper()}"
-        f"{said[1:]}"
+        f"{figure(abs(mean), validation)}{unit} {way} that of fresh seeds (all settings have the "
+        f"same ones, so part of it may be theirs). {said[0].upper()}{said[1:]}"
     )
 
 
