@@ -28,6 +28,7 @@ STARTING_RAY = (
     "tests/sweep/test_comparing.py",
     "tests/sweep/test_postgresql.py",
     "tests/sweep/test_nodes.py",
+    "tests/sweep/test_time_limit.py",
     "tests/cluster/test_launching.py",
     "tests/cluster/test_slurm.py",
     "tests/cli/test_process.py",

@@ -79,6 +79,13 @@ BAD = {
     "a name with a slash": (SPACE, ["--name", "a/b"], "sweep.name must be"),
     "samples that are no number": (SPACE, ["--samples", "x"], "must be a whole number, got 'x'"),
     "no samples": (SPACE, ["--samples", "0"], "sweep.samples must be >= 1"),
+    "a time without a unit": (SPACE, ["--for", "90"], "must be a time such as 90s, 30m, 2h"),
+    "no time at all": (SPACE, ["--for", "0m"], "1d or 1h30m, at most 366d, got '0m'"),
+    "settings to start with that lie outside": (
+        SPACE,
+        ["--set", "sweep.start_with=[{gate.l0_strength: 3}]"],
+        "sweep.start_with.0.gate.l0_strength must be a number from 0.5 to 2.0",
+    ),
     "a setting without a value": (SPACE, ["--set", "seed"], "must look like KEY=VALUE"),
     "an unknown choice": (SPACE, ["--wandb", "maybe"], "'--wandb': 'maybe' is not one of"),
     "a missing file": (None, [], "cannot be read"),

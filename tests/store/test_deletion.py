@@ -13,8 +13,8 @@ from ticketsweep.errors import StorageError
 from ticketsweep.store import deletion
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.claims import claimed
-from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.compaction import compact
+from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.deletion import delete_sweep, delete_trials, doomed_sweep
 from ticketsweep.store.logs import add_note

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from ticketsweep import __version__
 from ticketsweep.cli.confirming import best, confirm
+from ticketsweep.cli.deleting import clean, delete
 from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.logs import logs
@@ -175,7 +176,9 @@ app.command(
     cls=_Command,
     short_help="Write a search space to begin with.",
     epilog=_examples(
-        "init mine", "init mine --dataset cifar10", "init mine --model mynet:net --dataset mynet:data"
+        "init mine",
+        "init mine --dataset cifar10",
+        "init mine --model mynet:net --dataset mynet:data",
     ),
 )(init)
 app.command(
@@ -183,6 +186,18 @@ app.command(
     short_help="Look for what would be in the way of a sweep.",
     epilog=_examples("doctor", "doctor --storage s3://bucket/masks"),
 )(doctor)
+app.command(
+    cls=_Command,
+    short_help="Delete a sweep, or some of its trials.",
+    epilog=_examples(
+        "delete quickstart --dry-run", "delete quickstart", "delete quickstart --failed --yes"
+    ),
+)(delete)
+app.command(
+    cls=_Command,
+    short_help="Delete what dead processes have left behind.",
+    epilog=_examples("clean --dry-run", "clean quickstart --older-than 1"),
+)(clean)
 
 masks = typer.Typer(
     no_args_is_help=True,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_UNITS = (86_400, 3600, 60, 1)
+_LONGEST = 366 * 86_400
 
 
 class ResultFormat(StrEnum):
@@ -48,6 +53,14 @@ class Tracking(StrEnum):
     OFF = "off"
 
 
+class TrackerName(StrEnum):
+    """What curves and results are tracked with."""
+
+    WANDB = "wandb"
+    TENSORBOARD = "tensorboard"
+    JSONL = "jsonl"
+
+
 class Listing(StrEnum):
     """What can be listed."""
 
@@ -59,6 +72,28 @@ class Listing(StrEnum):
     CONTROLS = "controls"
 
 
+def seconds_of(text: str) -> float:
+    """`1h30m` as 5400. Raises typer.BadParameter for anything else, and for no time at all."""
+    match = _SPAN.fullmatch(text)
+    parts = match.groups(default="0") if match else ()
+    seconds = sum(int(part[:12]) * unit for part, unit in zip(parts, _UNITS, strict=False))
+    if not 0 < seconds <= _LONGEST:
+        raise typer.BadParameter(
+            f"must be a time such as 90s, 30m, 2h, 1d or 1h30m, at most 366d, got {text[:40]!r}"
+        )
+    return float(seconds)
+
+
+TimeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--for",
+        metavar="TIME",
+        parser=seconds_of,
+        help="Stop after 30m, 2h, 1h30m: no trial is begun that would end too late; what runs then "
+        "is stopped at its next checkpoint, and the same line goes on with it.",
+    ),
+]
 StorageOption = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +112,16 @@ SetOption = Annotated[
     ),
 ]
 FormatOption = Annotated[ResultFormat, typer.Option("--format", help="Format of the result.")]
+
+TrackerOption = Annotated[
+    list[TrackerName] | None,
+    typer.Option(
+        "--tracker",
+        metavar="NAME",
+        help="wandb, tensorboard or jsonl (a line of JSON an event); may be repeated.  "
+        "[default: wandb]",
+    ),
+]
 
 PlacesOption = Annotated[
     list[str] | None,
