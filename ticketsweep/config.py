@@ -122,7 +122,7 @@ class TrialConfig(Section):
         None,
         ge=1,
         le=10**6,
-        description="replicates trained together; auto: as many as fit into memory",
+        description="replicates trained together; auto: as many as fit, a pack a GPU or more",
     )
     checkpoint_seconds: float | None = Field(
         None,

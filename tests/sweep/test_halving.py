@@ -115,10 +115,12 @@ CONFIG = TrialConfig.model_validate(
 )
 
 
-def trained(storage: Storage, *, rungs: Collection[int], until: int | None = None) -> list[Rung]:
+def trained(
+    config: TrialConfig, storage: Storage, *, rungs: Collection[int], until: int | None = None
+) -> list[Rung]:
     """The rungs that a trial came to; it is cut off at step `until`."""
     found = []
-    trial = run_trial(CONFIG, dataset=load_data(CONFIG), storage=storage, sweep="s", rungs=rungs)
+    trial = run_trial(config, dataset=load_data(config), storage=storage, sweep="s", rungs=rungs)
     for report in trial:
         if isinstance(report, Rung):
             found.append(report)
@@ -127,17 +129,20 @@ def trained(storage: Storage, *, rungs: Collection[int], until: int | None = Non
     return found
 
 
+@pytest.mark.parametrize("pack", [None, 2])
 def test_a_trial_stores_its_ticket_at_each_rung_and_ends_as_without_them(
-    tmp_path: Any, storage: Storage
+    pack: int | None, tmp_path: Any, storage: Storage
 ) -> None:
+    config = CONFIG.model_copy(update={"pack": pack})
     other = Storage.open(str(tmp_path / "other"), create=True)
-    trained(other, rungs=())
-    (first,) = trained(storage, rungs=(4, 11), until=4)
+    trained(config, other, rungs=())
+    (first,) = trained(config, storage, rungs=(4, 11), until=4)
     database = Database(storage)
     (row,) = database.trials("s").to_pylist()
     metrics = dict(row["metrics"])
     assert (row["status"], row["steps_done"], row["strong_accuracy"]) == ("stopped", 4, None)
     assert (metrics[UNDER_WAY], metrics["loss_at_step_4"]) == (1, metrics["loss"])
+    assert metrics["packs"] == (1 if pack is None else 2)
     assert 0 < metrics["joint_val_accuracy"] <= 1
     assert None not in (row["val_accuracy"], row["sparsity"], row["stability"])
     assert first.row["trial_id"] == row["trial_id"]
@@ -146,14 +151,14 @@ def test_a_trial_stores_its_ticket_at_each_rung_and_ends_as_without_them(
     assert len(masks) == 4 * 2
     assert verify(storage, report=lambda done, total: None).sound
     # Cut off there, it goes on from its checkpoint, which is of that step or the one before.
-    later = trained(storage, rungs=(4, 11))
+    later = trained(config, storage, rungs=(4, 11))
     assert [rung.row["steps_done"] for rung in later][-1] == 11
     (row,) = database.trials("s").to_pylist()
     metrics = dict(row["metrics"])
     assert row["status"] == "complete"
     assert UNDER_WAY not in metrics
     assert {"loss_at_step_4", "loss_at_step_11"} < metrics.keys()
-    assert json.loads(row["config"]) == CONFIG.model_dump(mode="json")
+    assert json.loads(row["config"]) == config.model_dump(mode="json")
 
     def tickets(of: Storage) -> Any:
         return Database(of).masks("s", columns=["replicate", "layer", "step", "bits"]).to_pylist()

@@ -74,6 +74,46 @@ def test_another_versions_checkpoint_counts_as_none(monkeypatch: pytest.MonkeyPa
     assert Checkpoints(Memory(content)).state("second") is None
 
 
+def test_checkpoints_of_one_pack_that_an_earlier_version_wrote_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    content = saved()
+    monkeypatch.undo()
+    assert checkpoint.FORMAT > 3
+    again = Checkpoints(Memory(content))
+    assert again.state("second") is not None
+    assert again.result("first") is not None
+
+
+def test_parts_under_way_are_saved_by_each_of_them_until_they_are_done() -> None:
+    slot = Memory()
+    whole = Checkpoints(slot, seconds=0)
+    left, right = whole.within("0-2", beside=2), whole.within("2-4", beside=2)
+    left.save("stage", {"step": torch.tensor(1)})
+    right.keep("stage", {"step": torch.tensor(2)})
+    left.save("stage", {"step": torch.tensor(3)})
+    whole.close()
+
+    def steps() -> list[int | None]:
+        again = Checkpoints(Memory(slot.content))
+        states = [again.within(name).state("stage") for name in ("0-2", "2-4")]
+        return [None if state is None else int(state["step"]) for state in states]
+
+    assert steps() == [3, 2]
+    right.finish("stage", {"kept": torch.tensor(5)})
+    left.save("stage", {"step": torch.tensor(4)})
+    whole.close()
+    assert steps() == [4, None]
+    left.forget()
+    right.save("next", {})
+    whole.close()
+    assert steps() == [None, None]
+    result = Checkpoints(Memory(slot.content)).within("2-4").result("stage")
+    assert result is not None
+    assert int(result["kept"]) == 5
+
+
 def test_another_kind_of_devices_checkpoint_counts_as_none() -> None:
     assert Checkpoints(Memory(saved()), device="cuda").state("second") is None
 
@@ -105,6 +145,12 @@ def test_the_time_between_checkpoints_keeps_their_cost_at_three_per_cent(
     assert not checkpoints.due()
     now = 10.0 + 100.0
     assert checkpoints.due()
+    # Of two parts that save, each does half as often.
+    parts = [checkpoints.within(name, beside=2) for name in ("0-2", "2-4")]
+    now += 199.0
+    assert not any(part.due() for part in parts)
+    now += 1.0
+    assert all(part.due() for part in parts)
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_none_is_begun_meanwhile(

@@ -57,6 +57,9 @@ def test_packs_fit_into_what_there_is_unless_a_single_replicate_does_not(
     sizes = fitting(replicates, Demand(each, fixed), available=available)
     assert max(sizes) == 1 or max(sizes) * each + fixed <= available * FILLED
     assert fitting(replicates, Demand(each, fixed), available=None) == (replicates,)
+    waiting = fitting(replicates, Demand(each, fixed, each // 2), available=available)
+    held = replicates * (each // 2) if len(sizes) > 1 else 0
+    assert max(waiting) == 1 or max(waiting) * each + fixed + held <= available * FILLED
 
 
 def test_a_pack_is_halved_until_a_single_replicate_is_left() -> None:
