@@ -167,6 +167,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import ticketsweep.seeds, ticketsweep.errors, ticketsweep.settings", set()),
         ("import ticketsweep.space", {"pydantic"}),
         ("import ticketsweep.cli", set()),
+        ("from ticketsweep import run, open", {"pydantic", "pyarrow", "duckdb", "scipy"}),
     ],
 )
 def test_what_an_import_loads(statement: str, allowed: set[str]):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ticketsweep.api import run
-    from ticketsweep.store import open
+    from ticketsweep.api import run as run
+    from ticketsweep.store import open as open
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open", "run"]
 
 
 def __getattr__(name: str) -> Any:
