@@ -184,7 +184,7 @@ app.command(
 app.command(
     cls=_Command,
     short_help="Look for what would be in the way of a sweep.",
-    epilog=_examples("doctor", "doctor --storage s3://bucket/masks"),
+    epilog=_examples("doctor", "doctor --ray --storage s3://bucket/masks"),
 )(doctor)
 app.command(
     cls=_Command,

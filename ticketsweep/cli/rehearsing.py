@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from ticketsweep.space import SweepSpec
 
 
-def dry_run(spec: SweepSpec, *, storage: str, address: str | None, output: ResultFormat) -> None:
+def dry_run(
+    spec: SweepSpec,
+    *,
+    storage: str,
+    address: str | None,
+    retry_failed: bool,
+    output: ResultFormat,
+) -> None:
     """Check the sweep, train a few steps, and print what its run would be.
 
     Parameters
@@ -36,7 +43,9 @@ def dry_run(spec: SweepSpec, *, storage: str, address: str | None, output: Resul
         observer.phase("loading libraries")
         from ticketsweep.sweep.rehearsal import rehearse
 
-        found = rehearse(spec, storage=opened, address=address, observer=observer)
+        found = rehearse(
+            spec, storage=opened, address=address, retry_failed=retry_failed, observer=observer
+        )
     told = {
         "storage": storage,
         "address": address,

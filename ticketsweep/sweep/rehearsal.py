@@ -131,7 +131,12 @@ class Rehearsal:
 
 
 def rehearse(
-    spec: SweepSpec, *, storage: Storage | None, address: str | None, observer: Observer
+    spec: SweepSpec,
+    *,
+    storage: Storage | None,
+    address: str | None,
+    retry_failed: bool,
+    observer: Observer,
 ) -> Rehearsal:
     """Check a sweep as `run_sweep` does, draw from it, and reckon what its run takes.
 
@@ -139,6 +144,7 @@ def rehearse(
     ----------
     storage: which is read alone; None: there is none yet.
     address: of the cluster that it would run on, whose resources are not looked at.
+    retry_failed: whether trials that have failed for good would be run again.
 
     Raises
     ------
@@ -164,8 +170,8 @@ def rehearse(
     device = "cuda" if gpus and settings.resources.gpus else "cpu"
     threads = max(1, int(settings.resources.cpus))
     lacking = 0
-    if not is_done(stored, settings):
-        again = to_be_tried_again(stored, settings)
+    if not is_done(stored, settings, retry_failed=retry_failed):
+        again = to_be_tried_again(stored, settings, retry_failed=retry_failed)
         lacking = max(0, settings.samples - len(stored)) + len(again)
     possible = _possible(spec)
     if possible is not None:
@@ -183,7 +189,8 @@ def rehearse(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        timed = _Timed(configs, datasets, device)
+        own_gpus = int(settings.resources.gpus) if device == "cuda" else 1
+        timed = _Timed(configs, datasets, device, devices=max(1, own_gpus))
         memory = timed.memory()
     finally:
         torch.set_num_threads(before)
@@ -194,7 +201,7 @@ def rehearse(
         seconds = 0.0
         if found is None:
             seconds = _SECONDS_OF_STORING + timed.seconds(suggestion.config)
-            if settings.scheduler is not None and timed.packs(suggestion.config) == 1:
+            if settings.scheduler is not None:
                 seconds *= _share(settings.scheduler.asha, suggestion.config.train.steps)
         drawn.append(Drawn(suggestion.trial_id, suggestion.config, seconds, found or ""))
     allowed = max(1, fitting(spec, cpus=local_cpus(), gpus=gpus))
@@ -253,9 +260,14 @@ class _Timed:
     """What trials take: one of each kind is measured, as far as the time allows."""
 
     def __init__(
-        self, configs: Sequence[TrialConfig], datasets: Mapping[DataKey, Dataset], device: str
+        self,
+        configs: Sequence[TrialConfig],
+        datasets: Mapping[DataKey, Dataset],
+        device: str,
+        *,
+        devices: int,
     ) -> None:
-        self._datasets, self._device = datasets, device
+        self._datasets, self._device, self._devices = datasets, device, devices
         self._paces: dict[str, Pace] = {}
         kinds: dict[str, list[TrialConfig]] = {}
         for config in configs:
@@ -299,7 +311,9 @@ class _Timed:
         seconds = trial_seconds(
             plan, self._paces[kind], _replicates(config), log_points=CURVE_POINTS
         )
-        return scale * seconds
+        sizes = self._sizes(config)
+        busiest = sum(sizes[:: self._devices]) / sum(sizes)  # of what all packs take one by one
+        return scale * seconds * busiest
 
     def _like(self, config: TrialConfig) -> tuple[str, float]:
         """A measured kind, and how many times as much this trial computes in a step."""
@@ -311,15 +325,12 @@ class _Timed:
         kind = (same or list(measured))[0]
         return kind, _images(config) / _images(measured[kind])
 
-    def packs(self, config: TrialConfig) -> int:
-        """How many packs its replicates are trained in."""
-        return len(self._sizes(config))
-
     def _sizes(self, config: TrialConfig) -> tuple[int, ...]:
+        """Of the packs that its replicates are trained in."""
         import torch
 
         from ticketsweep.train.division import fitting as fitting_packs
-        from ticketsweep.train.division import sizes_of
+        from ticketsweep.train.division import sizes_of, spread
         from ticketsweep.train.memory import available_memory
 
         replicates = len(_replicates(config))
@@ -327,7 +338,8 @@ class _Timed:
             return sizes_of(replicates, largest=config.pack)
         kind, _ = self._like(config)
         available = available_memory(torch.device(self._device))
-        return fitting_packs(replicates, self._paces[kind].demand, available=available)
+        fit = fitting_packs(replicates, self._paces[kind].demand, available=available)
+        return spread(fit, self._devices)
 
     def memory(self) -> Memory | None:
         """That of the kind that takes most; None if no trial was drawn."""
