@@ -82,3 +82,11 @@ def test_a_long_front_is_thinned_evenly_and_keeps_its_ends():
 
 def test_a_short_front_is_filled_up_with_the_next_ranks():
     assert [t.rank for t in chosen(rank_trials(ROWS, AIMS), 10)] == [1, 1, 2]
+
+
+@given(POINTS, st.integers(1, 3))
+def test_ranks_that_are_not_told_apart_are_those_further_back(points, ranks):
+    every = domination_ranks(points)
+    assert domination_ranks(points, ranks=ranks) == [
+        rank if points and len(points[0]) == 1 else min(rank, ranks + 1) for rank in every
+    ]

@@ -106,7 +106,7 @@ def _show_one(standing: Standing) -> None:
     if standing.trials:
         show(console, "", trials_under_way(console, standing))
     show(console, "", *trials_of_sweep(console, standing.view, limit=MOST_ROWS))
-    if (front := front_text(fronts(standing.view.trials))) is not None:
+    if (front := front_text(fronts(standing.view.trials, ranks=1))) is not None:
         show(console, "", paragraph(front))
 
 

@@ -42,7 +42,9 @@ class Fronts:
         return [each.row for each in self.ranked if each.rank == 1]
 
 
-def fronts(rows: Sequence[Row], objectives: Objectives = THREE) -> Fronts:
+def fronts(
+    rows: Sequence[Row], objectives: Objectives = THREE, *, ranks: int | None = None
+) -> Fronts:
     """Rank trials by the objectives, and count those that cannot be ranked.
 
     A trial's stability is missing where no two of its replicates share their initial weights, or
@@ -51,11 +53,12 @@ def fronts(rows: Sequence[Row], objectives: Objectives = THREE) -> Fronts:
     Parameters
     ----------
     rows: of `trials`, of one sweep or of several.
+    ranks: that are told apart; those further back share the next one. None: all.
     """
     complete = [row for row in rows if row.get("status") == "complete"]
     own = list({str(row["trial_id"]): row for row in reversed(complete)}.values())[::-1]
     missing = {name: sum(figure_of(row, name) is None for row in own) for name in objectives}
-    ranked = rank_trials(own, objectives)
+    ranked = rank_trials(own, objectives, ranks=ranks)
     return Fronts(
         objectives=objectives,
         ranked=tuple(ranked),

@@ -25,47 +25,59 @@ class Ranked:
     row: Row
 
 
-def domination_ranks(points: Sequence[Sequence[float]]) -> list[int]:
+def domination_ranks(points: Sequence[Sequence[float]], *, ranks: int | None = None) -> list[int]:
     """Ranks from 1 of points of which more is better in every coordinate.
 
     A point dominates another if it is nowhere less and somewhere more. Equal points share a rank.
     Sequential efficient non-dominated sort (Zhang et al. 2015): in falling lexicographic order a
     point can be dominated only by those before it.
+
+    Parameters
+    ----------
+    ranks: that are told apart; all points further back get the next one. None: all.
     """
     if points and len(points[0]) == 1:  # every value is a front of its own
         ordered = sorted({tuple(point) for point in points}, reverse=True)
         place = {point: rank for rank, point in enumerate(ordered, start=1)}
         return [place[tuple(point)] for point in points]
-    ranks = [0] * len(points)
+    found = [0] * len(points)
     fronts: list[list[Sequence[float]]] = []
     for index in sorted(range(len(points)), key=lambda i: tuple(points[i]), reverse=True):
         point = points[index]
         for rank, front in enumerate(fronts):
             if not any(_dominates(other, point) for other in reversed(front)):
                 front.append(point)
-                ranks[index] = rank + 1
+                found[index] = rank + 1
                 break
         else:
-            fronts.append([point])
-            ranks[index] = len(fronts)
-    return ranks
+            found[index] = len(fronts) + 1
+            if ranks is None or len(fronts) < ranks:
+                fronts.append([point])
+    return found
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return tuple(one) != tuple(other) and all(a >= b for a, b in zip(one, other, strict=True))
 
 
-def rank_trials(rows: Sequence[Row], objectives: Objectives) -> list[Ranked]:
-    """The complete trials that have every objective, by rank, then by the first objective."""
+def rank_trials(
+    rows: Sequence[Row], objectives: Objectives, *, ranks: int | None = None
+) -> list[Ranked]:
+    """The complete trials that have every objective, by rank, then by the first objective.
+
+    Parameters
+    ----------
+    ranks: see `domination_ranks`.
+    """
     candidates = []
     for row in rows:
         values = [_upwards(row, name, way) for name, way in objectives.items()]
         point = [value for value in values if value is not None]
         if row.get("status") == "complete" and len(point) == len(objectives):
             candidates.append((point, row))
-    ranks = domination_ranks([point for point, _ in candidates])
+    found = domination_ranks([point for point, _ in candidates], ranks=ranks)
     ordered = sorted(
-        zip(ranks, candidates, strict=True), key=lambda pair: (pair[0], [-x for x in pair[1][0]])
+        zip(found, candidates, strict=True), key=lambda pair: (pair[0], [-x for x in pair[1][0]])
     )
     return [Ranked(rank, row) for rank, (_, row) in ordered]
 

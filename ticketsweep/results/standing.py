@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ticketsweep.errors import SweepError, did_you_mean
 from ticketsweep.progress import UNDER_WAY
@@ -22,7 +22,6 @@ from ticketsweep.store.schema import TRIALS
 
 STATES = (UNDER_WAY, "complete", "stopped", "failed")
 _OUTLINE = ("status", "error", "steps_done", "wall_seconds", "host", *TOLD_METRICS)
-_SINGLED_OUT = 300  # trials that are read one by one; of more, all are
 _RECENT = 50  # trials whose durations tell how long the next ones take
 _LEAST_SHARE = 0.05  # of a first trial's steps, from which on its pace says something
 
@@ -183,33 +182,28 @@ def stored_views(
     Parameters
     ----------
     sweep: the only one.
-    whole: so many of the latest trials of each have all columns.
+    whole: so many of the latest trials of each have their metrics, and all their settings.
     """
     sweeps = [r for r in database.sweeps().to_pylist() if sweep in (None, r["sweep"])]
     objectives = {name for row in sweeps for name in dict(row["objectives"] or {})}
     columns = [name for name in (*_OUTLINE, *sorted(objectives)) if name in _PLAIN]
-    rows = database.outlines(sweep, columns=columns)
-    # Of others, what is searched over is in the settings, and what is aimed at in the metrics.
+    rows = database.outlines(sweep, columns=[*columns, *(["config"] if whole else [])])
     aims = {str(row["sweep"]): set(dict(row["objectives"] or {})) for row in sweeps}
     left: Counter[str] = Counter()
-    wanted = set()
+    wanted: dict[tuple[str, str], dict[str, Any]] = {}
     for row in reversed(rows):
         name = row["sweep"]
-        is_told = aims[name] <= _PLAIN if name in aims else not whole
         left[name] += 1
-        if row["status"] == "stopped" or not is_told or left[name] <= whole:
-            wanted.add((row["sweep"], row["trial_id"]))
-    full = {(row["sweep"], row["trial_id"]): row for row in _whole(database, sweep, wanted)}
-    return sweep_views(sweeps, [full.get((r["sweep"], r["trial_id"]), r) for r in rows])
-
-
-def _whole(database: Database, sweep: str | None, wanted: Collection[tuple[str, str]]) -> list[Row]:
-    if not wanted:
-        return []
-    ids = sorted({trial_id for _, trial_id in wanted})
-    where = pc.field("trial_id").isin(ids) if len(ids) <= _SINGLED_OUT else None
-    rows: list[Row] = database.trials(sweep, where=where).to_pylist()
-    return rows
+        is_plain = aims.get(name, set()) <= _PLAIN
+        # Of a stopped one, they say whether it goes on.
+        if row["status"] == "stopped" or not is_plain or left[name] <= whole:
+            wanted[name, row["trial_id"]] = row
+    if wanted:
+        ids = {trial_id for _, trial_id in wanted}
+        for more in database.trials(sweep, only=ids, columns=["metrics"]).to_pylist():
+            if (row := wanted.get((more["sweep"], more["trial_id"]))) is not None:
+                row["metrics"] = more["metrics"]
+    return sweep_views(sweeps, rows)
 
 
 _PLAIN = frozenset(field.name for field in TRIALS if not pa.types.is_map(field.type))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ticketsweep.config import EXECUTION_FIELDS
 from ticketsweep.distributions import parse_tree, walk
 from ticketsweep.errors import SweepError, did_you_mean
 from ticketsweep.results.ranking import USUAL_OBJECTIVES, Objectives
@@ -57,6 +56,9 @@ class SweepView:
         """
         if self.row and self.row.get("space"):
             return list(dict(walk(parse_tree(json.loads(str(self.row["space"])), "", []), "")))
+        # Not at the top: it takes as long as all the rest that `status` needs of this package.
+        from ticketsweep.config import EXECUTION_FIELDS
+
         configs = [config_of(row) for row in self.complete]
         keys = dict.fromkeys(key for config in configs for key in dotted_keys(config))
         return [key for key in keys if key not in EXECUTION_FIELDS and _differs(configs, key)]

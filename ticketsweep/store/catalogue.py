@@ -107,6 +107,25 @@ class Catalogue:
 
     def _markers(self, sweep: str | None, trial_id: str | None) -> tuple[list[StoredFile], bool]:
         """The files of `trials` that count, and whether all were still there to be opened."""
+        own, parts, whole = self._unopened(sweep, trial_id)
+        own, opened = self._open(own)
+        if trial_id is not None:
+            parts = [file for file in parts if trial_id in self.trials_in(file)]
+        return [*own, *parts], whole and opened
+
+    def markers(self, sweep: str | None) -> tuple[list[StoredFile], list[StoredFile]]:
+        """The files of `trials` that count: those of single trials, unopened, and the parts."""
+        own, parts, _ = self._unopened(sweep, None)
+        return own, parts
+
+    def sound(self, files: Sequence[StoredFile]) -> list[StoredFile]:
+        """Those of the files that can be opened; the others are noted as damaged."""
+        return self._open(files)[0]
+
+    def _unopened(
+        self, sweep: str | None, trial_id: str | None
+    ) -> tuple[list[StoredFile], list[StoredFile], bool]:
+        """Files of single trials that count, parts that do, and whether all of these were there."""
         # A part may come, and what it replaces go, while a listing is made: files of single trials
         # are taken from one that ended before another began which has the same parts.
         listed = self._list("trials", sweep, trial_id)
@@ -122,10 +141,7 @@ class Catalogue:
         for file in parts:
             inside.setdefault(file.sweep, set()).update(self.trials_in(file))
         own = [f for f in listed if not f.compacted and f.name not in inside.get(f.sweep, ())]
-        own, opened = self._open(own)
-        if trial_id is not None:
-            parts = [file for file in parts if trial_id in self.trials_in(file)]
-        return [*own, *parts], whole and opened
+        return own, parts, whole
 
     def _list(self, table: Table, sweep: str | None, trial_id: str | None) -> list[StoredFile]:
         if sweep is None or trial_id is None:

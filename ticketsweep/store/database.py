@@ -6,7 +6,7 @@ import functools
 import itertools
 import operator
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ticketsweep.errors import QueryError, StorageError, did_you_mean
 from ticketsweep.store.catalogue import Catalogue
 from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
-from ticketsweep.store.footers import row_of_footer
+from ticketsweep.store.footers import Footers
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
@@ -47,6 +47,7 @@ class Database:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._catalogue = Catalogue(storage)
+        self._footers = Footers(storage)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -65,14 +66,32 @@ class Database:
         """One row per sweep, with the columns of `SWEEPS`, by name."""
         return self._read("sweeps")
 
-    def trials(self, sweep: str | None = None, *, where: ds.Expression | None = None) -> pa.Table:
+    def trials(
+        self,
+        sweep: str | None = None,
+        *,
+        only: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
         """One row per trial, with the columns of `TRIALS`, by sweep and time of starting.
 
         Parameters
         ----------
-        where: of any columns, for example `pyarrow.compute.field("status") == "failed"`.
+        only: ids of those wanted; None: all.
+        columns: those wanted besides sweep, trial and time of starting; None: all.
         """
-        rows = self._read("trials", sweep=sweep, where=where)
+        where = None if only is None else ds.field("trial_id").isin(list(only))
+
+        def wanted() -> Mapping[Table, Sequence[StoredFile]]:
+            if only is None:
+                return {"trials": self._catalogue.committed("trials", sweep=sweep)}
+            own, parts = self._catalogue.markers(sweep)
+            return {"trials": [*self._catalogue.sound([f for f in own if f.name in only]), *parts]}
+
+        names = None if columns is None else list(dict.fromkeys([*_IN_ORDER, *columns]))
+        rows = self._answer(
+            wanted, lambda datasets: datasets["trials"].to_table(columns=names, filter=where)
+        )
         return rows.sort_by([(key, "ascending") for key in _IN_ORDER])
 
     def outlines(self, sweep: str | None = None, *, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,13 +108,20 @@ class Database:
         told: list[dict[str, Any]] = []
 
         def others() -> Mapping[Table, Sequence[StoredFile]]:
-            told.clear()
-            rest = []
-            for file in self._catalogue.committed("trials", sweep=sweep):
-                row = row_of_footer(self._catalogue.fragment(file), wanted)
-                rest += [file] if row is None else []
-                told.extend([] if row is None else [row])
-            return {"trials": rest}
+            for _ in range(_ATTEMPTS):
+                own, parts = self._catalogue.markers(sweep)
+                told.clear()
+                rest = []
+                try:
+                    for file, row in self._footers.rows(own, wanted):
+                        if row is None:
+                            rest.append(file)
+                        else:
+                            told.append(row)
+                except FileNotFoundError:  # compacted, or written anew, since it was listed
+                    continue
+                break
+            return {"trials": [*self._catalogue.sound(rest), *parts]}
 
         read = self._answer(others, lambda datasets: datasets["trials"].to_table(columns=wanted))
         rows = [*told, *read.to_pylist()]

@@ -1,41 +1,87 @@
 """What the footer of a trial's own file says of its only row, without reading a page of it.
 
-Of thousands of small files the footers are read anyway, to know which are whole; the pages take as
-long again, several times over. A column's statistics hold its least and greatest value, which for
-one row are the value.
+To open thousands of small files as a data set, and to read their pages, takes seconds. A column's
+statistics hold its least and greatest value, which for one row are the value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.dataset as ds
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ticketsweep.store.schema import SCHEMAS
+from ticketsweep.store.encoding import SCHEMA_KEY, TABLE_KEY, VERSION_KEY
+from ticketsweep.store.files import DAMAGE, UnreadableFile, open_fragment, read_bytes
+from ticketsweep.store.paths import Storage, StoredFile
+from ticketsweep.store.schema import TRIALS
 
-_TRIALS = SCHEMAS["trials"]
+_READERS = 8  # files at once; on an object store each is a round trip or two
+_RUN = 64  # files that are handed to a thread at once
+
+Outline = dict[str, Any]
 
 
-def row_of_footer(
-    fragment: ds.ParquetFileFragment, columns: Sequence[str]
-) -> dict[str, Any] | None:
-    """Values of some columns of a `trials` file, by name; None where the footer does not say.
+@dataclass
+class Footers:
+    """Reads rows of trials from the footers of their own files of `trials`."""
 
-    Parameters
-    ----------
-    fragment: of a file whose schema has been checked.
-    columns: whose values are no lists or maps.
-    """
-    metadata = fragment.metadata
+    storage: Storage
+    _known: set[tuple[bytes | None, ...]] = field(default_factory=set)
+
+    def rows(
+        self, files: Sequence[StoredFile], columns: Sequence[str]
+    ) -> Iterator[tuple[StoredFile, Outline | None]]:
+        """Values of some columns, by name; None where a footer is damaged or does not say.
+
+        Parameters
+        ----------
+        files: of single trials.
+        columns: whose values are no lists or maps.
+
+        Raises FileNotFoundError if one has gone since it was listed.
+        """
+        runs = [files[start : start + _RUN] for start in range(0, len(files), _RUN)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for run, found in zip(
+                runs, pool.map(lambda r: self._rows(r, columns), runs), strict=True
+            ):
+                yield from zip(run, found, strict=True)
+
+    def _rows(self, files: Sequence[StoredFile], columns: Sequence[str]) -> list[Outline | None]:
+        return [self._row(file, columns) for file in files]
+
+    def _row(self, file: StoredFile, columns: Sequence[str]) -> Outline | None:
+        try:
+            metadata = pq.read_metadata(pa.BufferReader(read_bytes(self.storage, file)))
+            self._check(metadata, file)
+        except FileNotFoundError:
+            raise
+        except (*DAMAGE, UnreadableFile):
+            return None
+        return row_of(metadata, columns)
+
+    def _check(self, metadata: pq.FileMetaData, file: StoredFile) -> None:
+        """Raises UnreadableFile for a file of another table, version or schema."""
+        stamp = metadata.metadata or {}
+        kind = tuple(stamp.get(key) for key in (VERSION_KEY, TABLE_KEY, SCHEMA_KEY))
+        if kind not in self._known:
+            open_fragment(self.storage, file)
+            self._known.add(kind)
+
+
+def row_of(metadata: pq.FileMetaData, columns: Sequence[str]) -> Outline | None:
+    """The only row of a file; None where there are more, or a column's value is not told."""
     if metadata.num_rows != 1 or metadata.num_row_groups != 1:
         return None
     group = metadata.row_group(0)
-    places = {group.column(at).path_in_schema: at for at in _places(columns)}
-    row: dict[str, Any] = {}
+    row: Outline = {}
     for name in columns:
-        found = group.column(places[name]).statistics if name in places else None
+        found = group.column(_PLACES[name]).statistics
         if found is None:
             return None
         if found.has_min_max:
@@ -49,7 +95,6 @@ def row_of_footer(
     return row
 
 
-def _places(columns: Sequence[str]) -> list[int]:
-    """Where the leaves of these columns stand; a map has two."""
-    leaves = [name for name in _TRIALS.names for _ in range(2 if name == "metrics" else 1)]
-    return [leaves.index(name) for name in columns]
+# Of the leaves, of which a map has two.
+_LEAVES = [f.name for f in TRIALS for _ in range(2 if pa.types.is_map(f.type) else 1)]
+_PLACES = {name: _LEAVES.index(name) for name in TRIALS.names}
