@@ -1,20 +1,22 @@
 """What Tune keeps of trials that have ended, and what a long sweep is spared of it.
 
-Tune holds on to every trial, 30 KiB each, for snapshots of its experiment and for the table of
-results that it returns, and writes all of them at the end, 5 ms each. Neither is ever read: the
-mask database is the truth.
+Tune holds on to every trial, some 30 KiB each, for snapshots of its experiment, for the table of
+results that it returns and for the lines that it would print, and writes all of them at the end,
+5 ms each. None of it is ever read: the mask database is the truth.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.progress_reporter import TrialProgressCallback
+
 # Ended trials that stay: going through the lists for a few would cost more than they do.
 _KEPT = 100
 
 
 def forget_ended(controller: Any) -> None:
-    """Drop all but the latest of the ended trials from the controller's lists.
+    """Drop all but the latest of the ended trials from the controller's lists, and its printer.
 
     Tune has no name for this in public. To be called again and again; it costs something once in
     `_KEPT` trials.
@@ -23,6 +25,8 @@ def forget_ended(controller: Any) -> None:
     ----------
     controller: Tune's `TuneController`.
     """
+    callbacks = controller._callbacks._callbacks
+    callbacks[:] = [each for each in callbacks if not isinstance(each, TrialProgressCallback)]
     trials = controller._trials
     if len(trials) <= len(controller._live_trials) + _KEPT:
         return
