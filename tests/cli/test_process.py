@@ -85,7 +85,9 @@ def test_every_command_explains_itself_in_80_columns(tmp_path):
 
 def test_the_version_is_printed(tmp_path):
     ended = ticketsweep("--version", folder=tmp_path)
-    assert re.fullmatch(r"ticketsweep \d+\.\d+\.\d+\n", ended.stdout)
+    assert re.fullmatch(
+        r"ticketsweep \d+\.\d+\.\d+ \(Python 3\S+, torch \S+, ray \S+, optuna \S+\)\n", ended.stdout
+    )
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(tmp_path):

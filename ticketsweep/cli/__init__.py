@@ -6,7 +6,11 @@ was wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import io
+import os
+import platform
 import sys
 from typing import Annotated, Any
 
@@ -14,6 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from ticketsweep import __version__
+from ticketsweep.cli.completion import VARIABLE, offer
 from ticketsweep.cli.confirming import best, confirm
 from ticketsweep.cli.deleting import clean, delete
 from ticketsweep.cli.doctor import doctor
@@ -31,7 +36,6 @@ from ticketsweep.errors import TicketsweepError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -44,15 +48,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without `±` is no reason to fail
     try:
-        app()
+        command = typer.main.get_command(app)
+        if VARIABLE in os.environ:
+            offer(command)
+        command()
     except TicketsweepError as error:
         note(f"Error: {error}")
         sys.exit(error.exit_code)
 
 
+_VERSIONS = ("torch", "ray", "optuna")  # told beside our own
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"ticketsweep {__version__}")
+        found = [f"Python {platform.python_version()}"]
+        for name in _VERSIONS:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found.append(f"{name} {importlib.metadata.version(name)}")
+        print(f"ticketsweep {__version__} ({', '.join(found)})")
         raise typer.Exit
 
 
@@ -61,7 +75,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+            "--version", callback=_print_version, is_eager=True, help="Show versions and exit."
         ),
     ] = False,
 ) -> None:
