@@ -72,8 +72,8 @@ def test_help_is_there_within_half_a_second(tmp_path):
 def test_every_command_explains_itself_in_80_columns(tmp_path):
     overview = ticketsweep("--help", folder=tmp_path, COLUMNS="80").stdout
     commands = re.findall(r"^  ([a-z]+) {2,}", overview.split("Commands:")[1], flags=re.M)
-    own = ["run", "trial", "status", "list", "query", "stability", "best", "confirm", "report"]
-    own += ["doctor", "masks"]
+    own = ["run", "trial", "status", "logs", "list", "query", "stability", "best", "confirm"]
+    own += ["report", "init", "doctor", "delete", "clean", "masks"]
     assert commands == own
     assert "..." not in overview.split("Commands:")[1]
     for command in [*commands[:-1], *(f"masks {each}" for each in MASKS)]:
