@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from tests.sweep.raylets import TRIAL_WORKERS, Raylets, descendants, send
 from tests.sweep.test_kills import Driver
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.verify import verify
 
 TRIALS_PER_FAULT = 3
+TRIALS_PER_NODE = 6  # a fresh one takes some seconds until it trains
 Trials = dict[str, dict[tuple[int, str], str]]
 """Digests of the masks of every trial, by replicate and layer."""
 
@@ -78,7 +81,6 @@ def spec_of(trials: int, **sweep: Any) -> dict[str, Any]:
             "sampler": "grid",
             "samples": trials,
             "max_failures": 1000,
-            "stall_seconds": 20,
             **sweep,
         },
     }
@@ -86,18 +88,8 @@ def spec_of(trials: int, **sweep: Any) -> dict[str, Any]:
 
 def workers_of(driver: Driver) -> list[int]:
     """The processes that hold a trial, below the driver."""
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(stat[1])
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-    below, fresh = set[int](), {driver.process.pid}
-    while fresh:
-        fresh = {pid for pid, parent in parents.items() if parent in fresh} - below
-        below |= fresh
-    return [pid for pid in below if names[pid].startswith("ray::TrialWorker")]
+    below = descendants(driver.process.pid).items()
+    return [pid for pid, name in below if name.startswith(TRIAL_WORKERS)]
 
 
 def trials_of(storage: Path) -> tuple[Trials, int]:
@@ -135,10 +127,20 @@ def heard(driver: Driver, begun: Counter[str], done: set[str]) -> Iterator[str]:
         yield words[0]
 
 
-def with_faults(root: Path, repetitions: int, fault: Callable[[Driver], None]) -> tuple[int, int]:
+def with_faults(
+    root: Path,
+    repetitions: int,
+    fault: Callable[[Driver], None],
+    *,
+    cluster: Raylets | None = None,
+    inside: Sequence[str] = (),
+    **sweep: Any,
+) -> tuple[int, int]:
     """One sweep, to which the fault happens at random moments: faults, and trials done again."""
     chance = random.Random(repetitions)
-    driver = Driver(root, spec_of(TRIALS_PER_FAULT * repetitions))
+    trials = TRIALS_PER_FAULT if cluster is None else TRIALS_PER_NODE
+    spec = spec_of(trials * repetitions, **sweep)
+    driver = Driver(root, spec, cluster=cluster, inside=inside)
     begun, done, happened = Counter[str](), set[str](), 0
     over = threading.Event()
 
@@ -155,25 +157,71 @@ def with_faults(root: Path, repetitions: int, fault: Callable[[Driver], None]) -
         for word in heard(driver, begun, done):
             if word == "progress" and not striker.ident:
                 striker.start()
-        assert driver.process.wait(60) == 0, (root / "driver.log").read_text()
+        assert driver.process.wait(120) == 0, (root / "driver.log").read_text()
     finally:
         over.set()
         driver.close()
-    striker.join()
+        if striker.ident:
+            striker.join()  # it may be putting back what it took away
     return happened, begun.total()
 
 
+def with_lost_nodes(root: Path, repetitions: int, *, warned: bool) -> tuple[int, int]:
+    """A sweep on two nodes, of which one after the other is lost, and replaced by a fresh one.
+
+    Parameters
+    ----------
+    warned: whether Ray is told some seconds before, as by a cloud that takes a machine back.
+    """
+    chance = random.Random(repetitions + warned)
+    with Raylets(root) as cluster:
+
+        def lose_a_node(driver: Driver) -> None:
+            """One that has a trial, if there is any within a minute: a fresh one first starts."""
+            until = time.monotonic() + 60
+            while not (busy := [node for node in cluster.nodes if node.workers]):
+                if driver.process.poll() is not None or time.monotonic() > until:
+                    return
+                time.sleep(0.1)
+            lost = chance.choice(busy)
+            if warned:
+                lost.drain(cluster, seconds=5)
+                time.sleep(chance.uniform(0, 5))
+            cluster.lose(lost)
+            cluster.join()
+
+        cluster.join()
+        cluster.join()
+        return with_faults(root, repetitions, lose_a_node, cluster=cluster)
+
+
+def with_the_heads_storage_away(root: Path, repetitions: int) -> tuple[int, int]:
+    """A cluster whose driver alone loses the storage for a while, as where a mount is lost."""
+
+    def take_it_away(driver: Driver) -> None:
+        there = f"--mount=/proc/{driver.process.pid}/ns/mnt"
+        storage = str(driver.storage)
+        mount = ["nsenter", there, "mount", "-t", "tmpfs", "none", storage]
+        subprocess.run(mount, check=True)
+        time.sleep(random.uniform(0.5, 5))
+        subprocess.run(["nsenter", there, "umount", "--lazy", storage], check=True)
+
+    with Raylets(root) as cluster:
+        cluster.join(cpus=2)
+        inside = ["unshare", "--mount", "--propagation", "private"]
+        return with_faults(root, repetitions, take_it_away, cluster=cluster, inside=inside)
+
+
 def kill_a_worker(driver: Driver) -> None:
-    for pid in workers_of(driver)[:1]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, *workers_of(driver)[:1])
 
 
 def stop_a_worker(driver: Driver) -> None:
+    """Until it is noticed, and the worker killed, after `sweep.stall_seconds`."""
     for pid in workers_of(driver)[:1]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    time.sleep(25)
+        send(signal.SIGSTOP, pid)
+        while pid in workers_of(driver):
+            time.sleep(0.2)
 
 
 def take_the_storage_away(driver: Driver) -> None:
@@ -239,11 +287,26 @@ def with_killed_drivers(root: Path, repetitions: int, *, damage: bool) -> tuple[
     return repetitions, begun.total()
 
 
+@functools.cache
+def undisturbed(trials: int) -> Trials:
+    """The trials of a sweep that nothing has happened to."""
+    with root_folder() as root:
+        driver = Driver(root, spec_of(trials))
+        try:
+            driver.all()
+            assert driver.process.wait() == 0, (root / "driver.log").read_text()
+        finally:
+            driver.close()
+        truth, _ = trials_of(root / "storage")
+    assert len(truth) == trials
+    return truth
+
+
 def measured(
     name: str, repetitions: int, truth: Trials, how: Callable[[Path, int], tuple[int, int]]
 ) -> Result:
     """The result of one kind of fault, compared with the undisturbed sweep."""
-    with _root() as root:
+    with root_folder() as root:
         if name in ON_A_DISK:
             (root / "storage").mkdir()
             mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root / "storage")]
@@ -271,7 +334,7 @@ def measured(
 
 
 @contextlib.contextmanager
-def _root() -> Iterator[Path]:
+def root_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="tf-", dir="/tmp"))  # short: Ray's sockets lie below
     try:
         yield folder
@@ -281,16 +344,24 @@ def _root() -> Iterator[Path]:
 
 KINDS: dict[str, Callable[[Path, int], tuple[int, int]]] = {
     "worker killed": lambda root, n: with_faults(root, n, kill_a_worker),
-    "worker stopped": lambda root, n: with_faults(root, n, stop_a_worker),
+    "worker stopped": lambda root, n: with_faults(root, n, stop_a_worker, stall_seconds=20),
     "driver killed": lambda root, n: with_killed_drivers(root, n, damage=False),
     "driver killed, checkpoint and journal cut": lambda root, n: with_killed_drivers(
         root, n, damage=True
     ),
     "storage away": lambda root, n: with_faults(root, n, take_the_storage_away),
+    "node killed": lambda root, n: with_lost_nodes(root, n, warned=False),
+    "node taken back with a warning": lambda root, n: with_lost_nodes(root, n, warned=True),
+    "storage away from the head alone": with_the_heads_storage_away,
     "full disk": lambda root, n: with_faults(root, n, fill_the_disk),
     "read-only disk": lambda root, n: with_faults(root, n, make_it_read_only),
 }
 ON_A_DISK = ("full disk", "read-only disk")  # of their own; to be mounted takes root
+ON_NODES = (
+    "node killed",
+    "node taken back with a warning",
+    "storage away from the head alone",
+)
 
 
 def main() -> None:
@@ -299,13 +370,11 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
     given = parser.parse_args()
-    with _root() as root:
-        with_faults(root, given.repetitions, lambda driver: None)
-        truth, _ = trials_of(root / "storage")
-    assert len(truth) == TRIALS_PER_FAULT * given.repetitions
     print("| fault | times | trials | lost | twice | other masks | done again | running | s |")
     print("| --- " * 9 + "|", flush=True)
     for name in given.kinds:
+        trials = TRIALS_PER_NODE if name in ON_NODES else TRIALS_PER_FAULT
+        truth = undisturbed(trials * given.repetitions)
         try:
             r = measured(name, given.repetitions, truth, KINDS[name])
         except subprocess.CalledProcessError as error:

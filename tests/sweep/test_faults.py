@@ -122,7 +122,7 @@ def test_workers_that_hang_at_any_time_or_have_lost_their_device_are_replaced(
 ) -> None:
     folder = tmp_path / "faults"
     folder.mkdir()
-    monkeypatch.setattr(tuning, "SECONDS_TO_START", 45)
+    monkeypatch.setattr(tuning, "SECONDS_TO_START", 30)
     monkeypatch.setenv("FAULTY_FOLDER", str(folder))
     monkeypatch.setenv("FAULTY_DRIVER", str(os.getpid()))
     (tmp_path / "sitecustomize.py").write_text(HANGS_AT_ITS_START)

@@ -12,12 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
+from tests.sweep.raylets import Raylets, environment
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 
@@ -36,27 +41,43 @@ SPEC: dict[str, Any] = {
 
 
 class Driver:
-    """A running `driver.py` in a session of its own, as a terminal would start it."""
+    """A running `driver.py` in a session of its own, as a terminal would start it.
 
-    def __init__(self, root: Path, spec: dict[str, Any]) -> None:
+    Parameters
+    ----------
+    cluster: that it joins; None lets it start a Ray of its own.
+    inside: the beginning of a command line that runs the rest of it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        spec: dict[str, Any],
+        *,
+        cluster: Raylets | None = None,
+        inside: Sequence[str] = (),
+    ) -> None:
         self.storage, self.temporary = root / "storage", root / "tmp"
         self.temporary.mkdir(exist_ok=True)
         self._log = (root / "driver.log").open("w")
+        command = [*inside, sys.executable, str(DRIVER), str(self.storage), json.dumps(spec)]
+        known = os.environ if cluster is None else environment(cluster.root)
         self.process = subprocess.Popen(
-            [sys.executable, str(DRIVER), str(self.storage), json.dumps(spec)],
+            command if cluster is None else [*command, cluster.address],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             start_new_session=True,
-            env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
+            env={**known, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
         )
 
     def until(self, *kinds: str) -> list[str]:
         """The next line that begins with one of the words, as words; empty at the end."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.split()[0] in kinds:
-                return line.split()
+            words = line.split()  # none in what Ray prints of nodes that are lost
+            if words and words[0] in kinds:
+                return words
         return []
 
     def all(self, *kinds: str) -> list[list[str]]:
@@ -218,3 +239,53 @@ def test_an_interrupt_ends_cleanly_and_soon(
         assert "Traceback" not in (root / "driver.log").read_text()
     finally:
         driver.close()
+
+
+@pytest.mark.exhaustive
+def test_a_second_driver_is_refused_and_what_was_cut_in_the_middle_is_passed_over(
+    root: Path,
+) -> None:
+    """Checkpoints and the journal end in the middle, as on a disk that lost its power."""
+    spec = SPEC | {
+        "train": {"steps": 1_000, "batch_size": 64},
+        "checkpoint_seconds": 0,
+        "sweep": SPEC["sweep"] | {"samples": 3, "concurrency": 1},
+    }
+    first = Driver(root, spec)
+    try:
+        assert first.until("progress")
+        (root / "second").mkdir()
+        (root / "second" / "storage").symlink_to(first.storage)
+        second = Driver(root / "second", spec)
+        try:
+            assert second.all("started") == []
+            assert second.process.wait() != 0
+            refused = f"sweep s is being run by process {first.process.pid} of"
+            assert refused in (root / "second" / "driver.log").read_text()
+        finally:
+            second.close()
+        assert first.until("finished")
+        assert first.until("progress")
+        first.kill(signal.SIGKILL)
+        first.process.wait()
+        assert gone_within(10, first.temporary) == []
+    finally:
+        first.close()
+    before = stored(root)
+    cut = [*first.storage.glob("checkpoints/*"), *first.storage.glob("optuna/*.journal")]
+    assert len(cut) == 2
+    for file in cut:
+        os.truncate(file, file.stat().st_size - 7)
+    again = Driver(root, spec)
+    try:
+        assert len(again.all("finished")) == 3 - len(before)
+        assert again.process.wait(60) == 0
+    finally:
+        again.close()
+    after = stored(root)
+    assert {identity: after[identity] for identity in before} == before
+    assert [row["status"] for row in after.values()] == ["complete"] * 3
+    assert not list(again.storage.glob("checkpoints/*"))
+    backend = JournalFileBackend(str(again.storage / "optuna" / "s.journal"))
+    study = optuna.load_study(study_name="s", storage=JournalStorage(backend))
+    assert [trial.state for trial in study.trials].count(TrialState.COMPLETE) == 3

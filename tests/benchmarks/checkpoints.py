@@ -1,0 +1,142 @@
+"""What checkpoints cost, and what is lost with a worker that is killed between two of them.
+
+    python -m tests.benchmarks.checkpoints --turns 5 --kills 10
+
+Cost: a trial with its checkpoints and one without them take turns; processor time, which other work
+on the machine hardly changes, of all threads. Lost: seconds from the last checkpoint that is stored
+to the kill, of a sweep whose worker is killed at random moments. Prints two tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.faults import root_folder, spec_of, workers_of
+from tests.sweep.raylets import send
+from tests.sweep.test_kills import Driver
+from ticketsweep.config import TrialConfig
+from ticketsweep.planning import load_data
+from ticketsweep.store.paths import Storage
+from ticketsweep.train.data import Dataset
+from ticketsweep.trial import run_trial
+
+NEVER = 1e6  # seconds
+TRIAL: dict[str, Any] = {
+    "model": "lenet-300-100",
+    "dataset": "digits",
+    "train": {"batch_size": 64},
+    "replicates": {"init": 2, "data": 2, "gate": 1},
+}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Processor time of a trial, in seconds, and how often its checkpoint was written."""
+
+    seconds: float
+    checkpoints: int
+
+
+def spent(dataset: Dataset, steps: int, every: float | None) -> Spent:
+    """One trial's cost with a checkpoint every so many seconds, None: the default."""
+    train = {**TRIAL["train"], "steps": steps}
+    config = TrialConfig.model_validate(TRIAL | {"train": train, "checkpoint_seconds": every})
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Storage.open(folder, create=True)
+        seen, over = set[int](), threading.Event()
+
+        def look() -> None:
+            while not over.wait(0.05):
+                for file in Path(folder).glob("checkpoints/*"):
+                    with suppress(FileNotFoundError):
+                        seen.add(file.stat().st_mtime_ns)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        began = time.process_time()
+        for _ in run_trial(config, dataset=dataset, storage=storage, sweep="s"):
+            pass
+        seconds = time.process_time() - began
+        over.set()
+        looking.join()
+    return Spent(seconds, len(seen))
+
+
+def lost(kills: int, every: float | None, *, steps: int) -> list[float]:
+    """Seconds of work lost at each of so many kills of a sweep's only worker."""
+    chance = random.Random(kills)
+    found: list[float] = []
+    with root_folder() as root:
+        train = {"steps": steps, "batch_size": 64}
+        spec = spec_of(kills, concurrency=1) | {"train": train, "checkpoint_seconds": every}
+        driver = Driver(root, spec)
+        listening = threading.Thread(target=driver.all)
+        listening.start()
+        try:
+            before = 0.0
+            while len(found) < kills and driver.process.poll() is None:
+                if written(driver.storage) <= before:  # nothing yet of the worker that runs now
+                    time.sleep(0.05)
+                    continue
+                time.sleep(chance.uniform(0, 2 * (every or 10)))
+                before = written(driver.storage)
+                workers = workers_of(driver)
+                if before and workers:
+                    send(signal.SIGKILL, *workers)
+                    found.append(time.time() - before)
+        finally:
+            driver.close()
+            listening.join()
+    return found
+
+
+def written(storage: Path) -> float:
+    """When the last checkpoint was written, as seconds since the epoch; 0 without one."""
+    with suppress(FileNotFoundError):  # its trial has ended meanwhile
+        return max((file.stat().st_mtime for file in storage.glob("checkpoints/*")), default=0.0)
+    return 0.0
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=40_000)
+    given = parser.parse_args()
+    dataset = load_data(TrialConfig.model_validate(TRIAL))
+    spent(dataset, 10, NEVER)
+    print("| a checkpoint every | costs, of the trial's processor time | checkpoints | n |")
+    print("| --- | --- | --- | --- |", flush=True)
+    for every in (None, 1.0):
+        shares, counts = list[float](), list[int]()
+        for _ in range(given.turns):
+            without = spent(dataset, given.steps, NEVER)
+            with_them = spent(dataset, given.steps, every)
+            shares.append(100 * (with_them.seconds / without.seconds - 1))
+            counts.append(with_them.checkpoints)
+        label = "default" if every is None else f"{every:g} s"
+        print(f"| {label} | {spread(shares)} % | {spread(counts)} | {given.turns} |", flush=True)
+    print("\n| a checkpoint every | lost at a kill, s | n |\n| --- | --- | --- |", flush=True)
+    for every in (None, 1.0):
+        label = "default (10 s at least)" if every is None else f"{every:g} s"
+        seconds = lost(given.kills, every, steps=given.steps)
+        print(f"| {label} | {spread(seconds)} | {len(seconds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
