@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ticketsweep import trial
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.errors import DataError, ModelError, StorageError, UserError
 from ticketsweep.planning import identify, load_data
@@ -288,6 +289,15 @@ def test_a_users_mistake_is_raised_and_not_stored(digits: Dataset, storage: Stor
     with pytest.raises(UserError, match="device must be auto or cpu here, got 'cuda'"):
         finish(small(device="cuda"), digits, storage)
     assert files(storage) == set()
+
+
+def test_a_trial_has_the_first_of_the_gpus_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert trial._devices("cuda", 1) == ["cuda"]  # torch's own choice, which is the first
+    assert trial._devices("cuda", 2) == ["cuda:0", "cuda:1"]
+    assert trial._devices("cpu", 2) == ["cpu"]
 
 
 def test_a_storage_that_breaks_in_mid_trial_is_named(digits: Dataset, storage: Storage) -> None:

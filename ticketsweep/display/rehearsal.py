@@ -62,13 +62,16 @@ def _replicates(found: dict[str, Any]) -> str:
     count = str(most) if fewest == most else f"{fewest} to {most}"
     packs = found["memory"]["packs"] if found["memory"] else []
     if len(packs) > 1:
-        return f"{count} a trial, in {len(packs)} packs of at most {max(packs)} for want of memory"
+        why = f"on {found['gpus']:g} GPUs" if found["gpus"] > 1 else "for want of memory"
+        return f"{count} a trial, in {len(packs)} packs of at most {max(packs)} {why}"
     return f"{count} a trial, trained together"
 
 
 def _given(found: dict[str, Any]) -> str:
     given = f"{found['cpus']:g} CPU{'' if found['cpus'] == 1 else 's'}"
-    return f"{given} and {found['gpus']:g} GPU" if found["gpus"] else given
+    if not found["gpus"]:
+        return given
+    return f"{given} and {found['gpus']:g} GPU{'s' if found['gpus'] > 1 else ''}"
 
 
 def _trial(found: dict[str, Any]) -> str:
