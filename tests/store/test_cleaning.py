@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ticketsweep.errors import StorageError
 from ticketsweep.store.checkpoints import CheckpointFile
-from ticketsweep.store.claims import claimed
+from ticketsweep.store.claims import claimed, this_process
 from ticketsweep.store.cleaning import clean, find_litter
 from ticketsweep.store.compaction import compact
 from ticketsweep.store.database import Database
+from ticketsweep.store.deletion import delete_sweep
+from ticketsweep.store.live import LiveRun, LiveTrial, encode
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.under_way import note_begun
 from ticketsweep.store.verify import verify
@@ -89,6 +93,21 @@ def test_nothing_is_taken_from_a_sweep_that_is_being_run(
         note_begun(storage, "mine", "twin", "{}")
         assert litter(storage) == {}
     assert litter(storage) == {"checkpoints/twin.safetensors": "checkpoint of a complete trial"}
+
+
+def test_the_checkpoint_of_a_single_trial_that_is_running_stays(storage: Storage) -> None:
+    checkpoint(storage, "t0", old=True)
+    now = datetime.now(UTC)
+    trial = LiveTrial("t0", "here", now, steps=10)
+    run = LiveRun("single", "t0", this_process(), now, now, 1, trials=(trial,))
+    path = Path(storage.live_folder("single")) / "t0.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(encode(dataclasses.replace(run, ended=now)))
+    assert list(litter(storage)) == ["checkpoints/t0.safetensors"]
+    path.write_bytes(encode(run))
+    assert litter(storage) == {}
+    with pytest.raises(StorageError, match="a trial of sweep single is being run by process"):
+        delete_sweep(storage, "single", report=silent)
 
 
 def test_claims_and_files_of_dead_processes_are_found(

@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow.fs as pafs
 
 from ticketsweep.errors import StorageError, did_you_mean
 from ticketsweep.store.claims import claim_states
 from ticketsweep.store.files import UnreadableFile, open_fragment, remove, status_of
+from ticketsweep.store.live import live_runs
 from ticketsweep.store.parts import part_states
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import TRIAL_TABLES
@@ -87,6 +89,7 @@ class _Sweep:
     merged: ids of the trials in parts.
     parts: names of the parts that have a file of `trials`.
     begun: ids of the trials that it has begun and, as far as is noted, not ended.
+    running: ids of the trials that a process tells it is running.
     """
 
     sweep: str
@@ -96,11 +99,12 @@ class _Sweep:
     merged: frozenset[str]
     parts: frozenset[str]
     begun: set[str]
+    running: set[str]
 
     @property
     def is_live(self) -> bool:
         """Whether a process may be at work on it."""
-        return any(self.claims.values())
+        return bool(self.running) or any(self.claims.values())
 
     @property
     def complete(self) -> set[str]:
@@ -124,14 +128,17 @@ def _look(storage: Storage, sweep: str, begun: set[str]) -> _Sweep:
             continue
     merged = frozenset[str]().union(*(p.trials for p in part_states(storage, sweep).committed))
     is_stored = bool(own or parts or storage.files("sweeps", sweep))
-    return _Sweep(sweep, claims, is_stored, own, merged, frozenset(parts), begun)
+    now = datetime.now(UTC)
+    told = [run for run in live_runs(storage, sweep) if run.is_alive(now)]
+    running = {trial.trial_id for run in told for trial in run.trials}
+    return _Sweep(sweep, claims, is_stored, own, merged, frozenset(parts), begun, running)
 
 
 def _of_checkpoints(
     storage: Storage, states: Sequence[_Sweep], sweep: str | None, before: float
 ) -> Iterator[Litter]:
     """Checkpoints that no trial goes on from."""
-    in_use = {trial for state in states if state.is_live for trial in state.begun}
+    in_use = {trial for s in states if s.is_live for trial in (*s.begun, *s.running)}
     complete = {trial for state in states for trial in state.complete}
     going_on = {trial for state in states if state.is_stored for trial in state.begun}
     going_on |= {t for state in states for t, status in state.own.items() if status == "stopped"}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -20,6 +21,7 @@ from ticketsweep.store.claims import claimed
 from ticketsweep.store.compaction import rewrite_part
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import remove
+from ticketsweep.store.live import live_runs
 from ticketsweep.store.logs import log_files
 from ticketsweep.store.part_contents import check_part, sound_rows
 from ticketsweep.store.parts import Part, part_states
@@ -77,6 +79,7 @@ def delete_sweep(storage: Storage, sweep: str, *, report: Report) -> Doomed:
         claimed(storage, sweep, "run", waiting=lambda _: None),
         claimed(storage, sweep, "compaction", waiting=lambda _: None),
     ):
+        _refuse_single_trials(storage, sweep)
         plan = _plan(storage, sweep)
         _delete(storage, plan.groups, report)
         for folder in storage.folders(sweep).values():
@@ -85,6 +88,17 @@ def delete_sweep(storage: Storage, sweep: str, *, report: Report) -> Doomed:
         with suppress(OSError):  # another driver's claim is there, of a sweep that begins anew
             (storage.local / "claims" / storage.claims_folder(sweep).rsplit("/", 1)[1]).rmdir()
     return plan.doomed
+
+
+def _refuse_single_trials(storage: Storage, sweep: str) -> None:
+    """Raises StorageError where `ticketsweep trial`, which claims no sweep, runs one of it."""
+    now = datetime.now(UTC)
+    for run in live_runs(storage, sweep):
+        if run.is_alive(now):
+            raise StorageError(
+                f"a trial of sweep {sweep} is being run by process {run.pid} of {run.host} "
+                f"(wait until it has ended, or end it there)"
+            )
 
 
 def _plan(storage: Storage, sweep: str) -> _Plan:
@@ -163,6 +177,7 @@ def delete_trials(storage: Storage, sweep: str, trials: Collection[str], *, repo
     Raises StorageError as `delete_sweep` does, and if a part that has one of them is damaged.
     """
     with claimed(storage, sweep, "run", waiting=lambda _: None):
+        _refuse_single_trials(storage, sweep)
         own = [storage.trial_files(sweep, trial) for trial in trials]
         rest = [f.path for of in own for table, f in of.items() if table != "trials"]
         compared = [storage.file("comparisons", sweep, trial) for trial in trials]
