@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -79,8 +80,23 @@ def test_every_command_explains_itself_in_80_columns(tmp_path):
     for command in [*commands[:-1], *(f"masks {each}" for each in MASKS)]:
         text = ticketsweep(*command.split(), "--help", folder=tmp_path, COLUMNS="80").stdout
         assert "Examples:" in text
-        options = text.split("Examples:")[0]
-        assert max(map(len, options.splitlines())) <= 80
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_an_error_is_broken_between_words_on_a_terminal_and_one_line_in_a_log(tmp_path):
+    parent, child = pty.openpty()
+    line = [*TICKETSWEEP, "status", "--storage", "s3//a-bucket/with/a/long/name/that/is/not/there"]
+    own = environment(COLUMNS="60")
+    for stderr in (child, subprocess.PIPE):
+        ended = subprocess.run(line, stderr=stderr, cwd=tmp_path, env=own, timeout=60)
+        assert ended.returncode == 2
+    os.close(child)
+    shown = os.read(parent, 10_000).decode()
+    os.close(parent)
+    assert ended.stderr.count(b"\n") == 1
+    assert shown.split() == ended.stderr.decode().split()
+    assert len(shown.splitlines()) > 1
+    assert all(len(each) <= 60 or " " not in each.strip() for each in shown.splitlines())
 
 
 def test_the_version_is_printed(tmp_path):

@@ -25,7 +25,7 @@ from ticketsweep.cli.doctor import doctor
 from ticketsweep.cli.exchange import export, import_
 from ticketsweep.cli.logs import logs
 from ticketsweep.cli.masks import compact, verify
-from ticketsweep.cli.notes import note
+from ticketsweep.cli.notes import note, readable
 from ticketsweep.cli.reading import list_, query
 from ticketsweep.cli.report import report
 from ticketsweep.cli.running import run, trial
@@ -53,7 +53,7 @@ def main() -> None:
             offer(command)
         command()
     except TicketsweepError as error:
-        note(f"Error: {error}")
+        note(readable(f"Error: {error}"))
         sys.exit(error.exit_code)
 
 
@@ -119,7 +119,7 @@ app.command(
     short_help="Run a sweep, or go on with one.",
     epilog=_examples(
         "run search_spaces/quickstart.yaml",
-        "run search_spaces/lenet_mnist.yaml --samples 4 --set train.steps=500",
+        "run search_spaces/quickstart.yaml --samples 30 --dry-run",
     ),
 )(run)
 app.command(
@@ -149,10 +149,10 @@ app.command(
 app.command(
     cls=_Command,
     epilog=_examples(
-        'query "select layer, avg(kept * 1.0 / size) from tickets group by layer"',
+        'query "select layer, avg(kept / size) from tickets group by 1"',
         'query "select * from trials" --format json',
         'query "select * from masks" --out masks.parquet',
-        "query 'select * from trials where sweep = $name' --param name=quickstart",
+        "query 'select * from trials where sweep = $s' --param s=mine",
     ),
 )(query)
 app.command(
@@ -160,9 +160,9 @@ app.command(
     short_help="Show how far the tickets of a sweep agree.",
     epilog=_examples(
         "stability quickstart",
-        "stability quickstart --by rewind_step --layer fc1.weight --format csv",
+        "stability quickstart --by rewind_step --format csv",
         "stability quickstart --predictions --transfer",
-        "stability quickstart --connectivity --retrain-steps 500 --trial 3fa9",
+        "stability quickstart --connectivity --trial 3fa9",
     ),
 )(stability)
 app.command(
@@ -183,7 +183,7 @@ app.command(
     short_help="Write what a sweep has found as one HTML file.",
     epilog=_examples(
         "report quickstart",
-        "report quickstart --figures figures --figure-format pdf --figure-format svg",
+        "report quickstart --figures figures --figure-format pdf",
     ),
 )(report)
 app.command(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,19 @@ def notes(texts: Iterable[str]) -> None:
     """Write lines to stderr."""
     for text in texts:
         note(text)
+
+
+def readable(text: str) -> str:
+    """The text with long lines broken between words, where stderr is a terminal; else as it is."""
+    if not sys.stderr.isatty():
+        return text  # a line of a log is one of its entries
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False,
+                      break_on_hyphens=False)
+        if len(line) > width else line
+        for line in text.splitlines()
+    )  # fmt: skip
 
 
 @contextmanager
