@@ -16,7 +16,7 @@ PACKAGE = Path(ticketsweep.__file__).parent
 
 # A part may import the parts of lower levels, and itself. Parts of one level are siblings.
 LEVELS = (
-    ("__init__", "errors", "progress", "seeds", "symmetry"),
+    ("__init__", "errors", "progress", "readable", "seeds", "symmetry"),
     ("distributions", "names", "sections"),
     ("families",),
     ("config", "settings"),
@@ -49,6 +49,7 @@ KEPT_TO = {
     "ray": {"sweep"},
     "optuna": {"sweep"},
     "wandb": {"sweep"},
+    "tensorboardX": {"sweep"},
     "plotly": {"report"},
     "kaleido": {"report"},
     "torch": {"train", "trial", "revisit", "exchange", "sweep", "cli"},

@@ -196,7 +196,9 @@ def test_a_local_ray_leaves_nothing_behind(swept: Swept) -> None:
 def test_each_trial_has_an_offline_run(swept: Swept) -> None:
     assert swept.first.of("warning") == []
     runs = list((swept.storage.tracking_folder() / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert {path.stem.rpartition("-")[2] for path in runs} == set(swept.rows[0])
+    of_sweep = f"run-{swept.spec.settings.name}"
+    names = {f"{of_sweep}-{trial_id}" for trial_id in swept.rows[0]}
+    assert {path.stem for path in runs} == {of_sweep, *names}
 
 
 def test_with_nothing_to_do_no_ray_is_started(swept: Swept, recorder: Recorder) -> None:
@@ -386,7 +388,10 @@ def test_an_address_without_a_cluster_is_refused(
 def test_the_driver_needs_no_wandb_when_tracking_is_off(swept: Swept) -> None:
     code = (
         "import sys, ticketsweep.sweep.runner, ticketsweep.sweep.tracking as t\n"
-        "with t.tracker('s', mode='off', folder=None, warn=print): pass\n"
+        "from ticketsweep.store.paths import Storage\n"
+        f"storage = Storage.open({str(swept.storage.local)!r}, create=False)\n"
+        "at = dict(mode='off', storage=storage, objectives={}, stored=[], warn=print)\n"
+        "with t.tracker('s', ['wandb'], **at): pass\n"
         "print(*(m for m in ('ray', 'torch', 'optuna', 'wandb') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

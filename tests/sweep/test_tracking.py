@@ -2,158 +2,439 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import subprocess
-import sys
+import runpy
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tensorboardX.event_file_writer import EventFileWriter
+from tensorboardX.proto.event_pb2 import Event
 
-from ticketsweep.config import TrialConfig, parse_config
-from ticketsweep.sweep.tracking import default_mode, tracker
+from ticketsweep.config import parse_config
+from ticketsweep.store.database import Database
+from ticketsweep.store.paths import Storage
+from ticketsweep.sweep.tracking import TRACKERS, Mode, default_mode, how_to_upload, tracker
+from ticketsweep.sweep.tracking.json_lines import JsonLines
+from ticketsweep.sweep.tracking.lanes import Lane
+from ticketsweep.sweep.tracking.records import (
+    Best,
+    Ending,
+    Figures,
+    Standing,
+    Trial,
+    curve_figures,
+)
+from ticketsweep.sweep.tracking.stored import best_of, ending_of, mask_uri
+from ticketsweep.sweep.tracking.tensorboard import last_step as last_step_on_board
+from ticketsweep.sweep.tracking.wandb_files import discard_if_empty, last_step, records, run_files
 
-BLOCK = 32 * 1024
+TRACKED = runpy.run_path(str(Path(__file__).with_name("tracked.py")))
+STEPS, LAYERS = TRACKED["STEPS"], TRACKED["LAYERS"]
+trial_id, config_of, progress = TRACKED["trial_id"], TRACKED["config_of"], TRACKED["progress"]
+OBJECTIVES = {"val_accuracy": "max", "sparsity": "max"}
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
-def config(**changes: Any) -> TrialConfig:
-    return parse_config({"model": "fc-16", **changes}, source="test")
-
-
-def blobs(file: Path) -> Iterator[bytes]:
-    """The records of a `.wandb` file: LevelDB's log format after a header of seven bytes."""
-    data = file.read_bytes()
-    assert struct.unpack("<4sHB", data[:7])[:2] == (b":W&B", 0xBEE1)
-    at, parts = 7, b""
-    while at < len(data):
-        if BLOCK - at % BLOCK < 7:
-            at += BLOCK - at % BLOCK  # too little for a header: padding
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
-
-
 class Run:
-    """What one offline run has on disk."""
+    """What W&B has of one run on disk."""
 
     def __init__(self, file: Path) -> None:
-        from wandb.proto.wandb_internal_pb2 import Record
-
         self.history: list[dict[str, Any]] = []
-        self.summary: dict[str, Any] = {}
-        self.exit_code: int | None = None
         self.config: dict[str, Any] = {}
-        for blob in blobs(file):
-            record = Record.FromString(blob)
+        self.summary: dict[str, Any] = {}
+        self.artifacts: list[Any] = []
+        self.exit_code: int | None = None
+        for record in records(file):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run = record.run
-                for item in record.run.config.update:
-                    self.config[item.key or item.nested_key[0]] = json.loads(item.value_json)
+                self.config = values(record.run.config.update)
             elif kind == "history":
-                row = {
-                    i.key or i.nested_key[0]: json.loads(i.value_json) for i in record.history.item
-                }
-                self.history.append(row)
+                self.history.append(values(record.history.item))
             elif kind == "summary":
-                for item in record.summary.update:
-                    self.summary[item.key or item.nested_key[0]] = json.loads(item.value_json)
+                self.summary |= values(record.summary.update)
+            elif kind == "artifact":
+                self.artifacts.append(record.artifact)
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
 
 
-def runs(folder: Path) -> dict[str, Run]:
-    files = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    return {run.run.display_name: run for run in map(Run, files)}
+def values(items: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in items:
+        *path, name = [item.key] if item.key else item.nested_key
+        inner = found
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[name] = json.loads(item.value_json)
+    return found
 
 
-ROW = {
-    "status": "complete",
-    "error": None,
-    "val_accuracy": 0.75,
-    "sparsity": 0.9,
-    "stability": None,
-    "host": "here",
-    "metrics": [("loss", 0.5)],
-}
-CURVE = [{"loss": 2.0 - step / 100, "val_accuracy": step / 100} for step in range(0, 90, 10)]
+def told(index: int) -> list[dict[str, float]]:
+    return [curve_figures(progress(index, step).replicates) for step in STEPS]
+
+
+class Tracked:
+    """Three trials that end and one that does not, tracked with everything there is."""
+
+    def __init__(self, root: Path) -> None:
+        self.storage = Storage.open(str(root), create=True)
+        self.warnings: list[str] = []
+        with self.tracker("offline") as track:
+            for index in range(3):
+                TRACKED["track"](track, self.storage, "s", index)
+            track.begin(trial_id(3), config_of(3))
+            track.log(trial_id(3), progress(3, 10))
+            track.begin(trial_id(3), config_of(3))  # its worker was replaced
+            track.log(trial_id(3), progress(3, 10))
+            track.log(trial_id(3), progress(3, 20))
+        self.folder = self.storage.tracking_folder()
+        self.files = run_files(self.folder)
+        self.runs = {name: Run(file) for name, (file,) in self.files.items()}
+
+    def tracker(self, mode: Mode) -> Any:
+        stored = Database(self.storage).trials("s").to_pylist()
+        return tracker(
+            *("s", TRACKERS),
+            mode=mode,
+            storage=self.storage,
+            objectives=OBJECTIVES,
+            stored=stored,
+            warn=self.warnings.append,
+        )
+
+    def of(self, index: int) -> Run:
+        return self.runs[f"s-{trial_id(index)}"]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "s.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    folder = tmp_path_factory.mktemp("tracked")
-    warnings: list[str] = []
-    long = "fc-" + "-".join(["64"] * 40)
-    with tracker("mnist", mode="offline", folder=folder, warn=warnings.append) as track:
-        for name, of in (("a", config()), ("b", config(seed=3)), ("c", config(model=long))):
-            track.begin(name, of)
-        for step, row in enumerate(CURVE):  # rows of two runs in turn
-            track.log("a", 10 * step, row)
-            track.log("b", 10 * step, row)
-        track.begin("a", config())  # its worker was replaced
-        track.finish("a", ROW)
-        track.finish("b", {**ROW, "status": "failed", "error": "it diverged", "metrics": []})
-        track.finish("never-begun", ROW)
-    assert warnings == []
-    return runs(folder)
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        return Tracked(tmp_path_factory.mktemp("tracked") / "storage")
 
 
-def test_there_is_one_run_a_trial_grouped_by_sweep(tracked: dict[str, Run]) -> None:
-    assert set(tracked) == {"a", "b", "c"}
-    assert {run.run.run_group for run in tracked.values()} == {"mnist"}
-    assert {run.run.project for run in tracked.values()} == {"ticketsweep"}
-    assert tracked["a"].run.run_id == "mnist-a"
-    assert list(tracked["a"].run.tags) == ["fc-16", "gaussian"]
+def test_there_is_one_run_a_trial_and_one_of_the_sweep(tracked: Tracked) -> None:
+    assert tracked.warnings == []
+    assert set(tracked.runs) == {"s", *(f"s-{trial_id(index)}" for index in range(4))}
+    assert {run.run.run_group for run in tracked.runs.values()} == {"s"}
+    assert {run.run.project for run in tracked.runs.values()} == {"ticketsweep"}
+    assert tracked.of(0).run.display_name == trial_id(0)
+    assert list(tracked.of(0).run.tags) == ["fc-16", "digits", "gaussian"]
+    assert tracked.runs["s"].run.job_type == "sweep"
 
 
-def test_settings_have_the_names_of_the_command_line(tracked: dict[str, Run]) -> None:
-    found = tracked["b"].config
-    assert found["seed"] == 3
-    assert found["gate.l0_strength"] == config().gate.l0_strength
-    assert found["replicates.init"] == config().replicates.init
+def test_settings_have_the_names_of_the_command_line(tracked: Tracked) -> None:
+    assert tracked.of(2).config["seed"] == 2
+    assert tracked.of(2).config["gate.l0_strength"] == config_of(2).gate.l0_strength
+    assert tracked.of(2).config["replicates.init"] == config_of(2).replicates.init
 
 
-@pytest.mark.parametrize("name", ["a", "b"])
-def test_every_row_of_the_curve_is_there(tracked: dict[str, Run], name: str) -> None:
-    rows = tracked[name].history
-    assert [row["_step"] for row in rows] == list(range(0, 90, 10))
-    assert [{key: row[key] for key in CURVE[0]} for row in rows] == CURVE
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_every_step_is_there_with_each_replicate_mean_and_spread(
+    tracked: Tracked, index: int
+) -> None:
+    rows = [row for row in tracked.of(index).history if "loss/mean" in row]
+    assert [row["_step"] for row in rows] == list(STEPS)
+    assert [{name: row[name] for name in told(index)[0]} for row in rows] == told(index)
+    values = [row[f"val_accuracy/{replicate}"] for row in rows[:1] for replicate in range(2)]
+    assert rows[0]["val_accuracy/mean"] == pytest.approx(np.mean(values))
+    assert rows[0]["val_accuracy/sd"] == pytest.approx(np.std(values, ddof=1))
 
 
-def test_the_summary_has_the_trials_figures(tracked: dict[str, Run]) -> None:
-    found = tracked["a"].summary
-    assert found["val_accuracy"] == 0.75
-    assert found["sparsity"] == 0.9
-    assert found["loss"] == 0.5
+def test_the_summary_has_every_metric_of_the_trial(tracked: Tracked) -> None:
+    row = Database(tracked.storage).trial("s", trial_id(0))
+    assert row is not None
+    found = tracked.of(0).summary
+    assert found["val_accuracy"] == row["val_accuracy"]
+    assert found["sparsity"] == row["sparsity"]
+    assert found["undecided"] == 0.25
     assert found["status"] == "complete"
-    assert "host" not in found
-    assert tracked["a"].exit_code == 0
 
 
-def test_a_failed_trial_ends_with_its_error_and_exit_code_1(tracked: dict[str, Run]) -> None:
-    assert tracked["b"].summary["status"] == "failed"
-    assert tracked["b"].summary["error"] == "it diverged"
-    assert tracked["b"].exit_code == 1
+def test_how_a_trial_ended_is_seen(tracked: Tracked) -> None:
+    runs = [tracked.of(index) for index in range(4)]
+    states = ["complete", "stopped", "failed", "interrupted"]
+    assert [run.summary["status"] for run in runs] == states
+    assert [run.exit_code for run in runs] == [0, 0, 1, 255]
+    assert runs[2].summary["error"] == "it diverged"
+    assert [row["_step"] for row in runs[3].history] == [10, 20]
 
 
-def test_a_run_that_is_still_open_ends_as_interrupted(tracked: dict[str, Run]) -> None:
-    assert tracked["c"].summary["status"] == "interrupted"
-    assert tracked["c"].exit_code == 1
+def test_media_show_what_each_layer_keeps(tracked: Tracked) -> None:
+    database = Database(tracked.storage)
+    masks = [database.ticket(trial_id(0), replicate) for replicate in range(2)]
+    media = tracked.of(0).history[-1]
+    shares = [mask.mean() for ticket in masks for mask in ticket.values()]
+    counts, edges = np.histogram(shares, bins=20, range=(0, 1))
+    assert media["keep_share/histogram"]["values"] == counts.tolist()
+    assert media["keep_share/histogram"]["bins"] == edges.tolist()
+    (file,) = tracked.files[f"s-{trial_id(0)}"]
+    (table,) = file.parent.glob("files/media/table/keep_share/layers_table*.json")
+    means = {name: np.mean([ticket[name].mean() for ticket in masks]) for name, _ in LAYERS}
+    assert dict(json.loads(table.read_text())["data"]) == pytest.approx(means)
+
+
+def test_masks_are_an_artifact_by_reference(tracked: Tracked) -> None:
+    (artifact,) = (each for each in tracked.of(0).artifacts if each.type == "masks")
+    (entry,) = artifact.manifest.contents
+    uri = (tracked.storage.local / f"masks/sweep=s/{trial_id(0)}.parquet").as_uri()  # type: ignore[operator]
+    assert (artifact.name, entry.ref, entry.local_path) == (f"masks-{trial_id(0)}", uri, "")
+    assert not list(tracked.folder.rglob("*.parquet"))
+
+
+def test_the_sweeps_run_tells_how_far_it_came_and_what_was_best(tracked: Tracked) -> None:
+    run, rows = tracked.runs["s"], Database(tracked.storage).trials("s").to_pylist()
+    complete = next(row for row in rows if row["status"] == "complete")
+    states = ("complete", "stopped", "failed")
+    counts = [[row.get(f"trials/{state}", 0) for state in states] for row in run.history]
+    assert counts == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert run.summary["best/val_accuracy"] == complete["val_accuracy"]
+    assert run.summary["best/trials"]["_type"] == "table-file"
+    assert run.exit_code == 0
+
+
+def test_json_lines_have_it_all(tracked: Tracked) -> None:
+    for index in range(3):
+        of_trial = [event for event in tracked.events if event.get("trial") == trial_id(index)]
+        assert [event["event"] for event in of_trial] == ["begun", *["step"] * 9, "ended"]
+        assert [event["figures"] for event in of_trial[1:-1]] == told(index)
+        assert of_trial[-1]["status"] == TRACKED["STATUSES"][index]
+    assert tracked.events[-1]["rows"][0][:2] == [1, trial_id(0)]
+
+
+def board(folder: Path) -> list[Event]:
+    found = []
+    for file in folder.glob("events.*"):
+        data = file.read_bytes()
+        while data:
+            size = int.from_bytes(data[:8], "little")
+            found.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
+    return found
+
+
+def test_tensorboard_has_the_curves_and_the_result(tracked: Tracked) -> None:
+    folder = tracked.folder / "tensorboard" / "s" / trial_id(1)
+    curves: dict[str, list[float]] = {}
+    for event in board(folder):
+        for value in event.summary.value:
+            curves.setdefault(value.tag, []).append(value.simple_value)
+    for name in told(1)[0]:
+        assert curves[name] == pytest.approx([row[name] for row in told(1)])
+    assert curves["final/undecided"] == [0.25]
+    assert {f"keep_share/{name}" for name, _ in LAYERS} <= set(curves)
+    assert last_step_on_board(folder) == STEPS[-1]
+
+
+def test_the_next_process_goes_on_in_every_tracker(tmp_path: Path) -> None:
+    """One trial was cut off; of another nobody heard that it was stored."""
+    first = Tracked(tmp_path / "storage")
+    TRACKED["store"](first.storage, "s", 3)
+    ledger = first.folder / "s.jsonl.ledger"
+    assert f"ended {trial_id(3)}" not in ledger.read_text().splitlines()
+    with first.tracker("offline"):
+        pass
+    assert first.warnings == []
+    files = run_files(first.folder)[f"s-{trial_id(3)}"]
+    rows = [row for file in files for row in Run(file).history if "loss/mean" in row]
+    assert [row["_step"] for row in rows] == list(STEPS)
+    assert Run(files[-1]).exit_code == 0
+    steps = [e["step"] for e in first.events if e["event"] == "step" and e["trial"] == trial_id(3)]
+    assert steps == list(STEPS)
+    assert last_step_on_board(first.folder / "tensorboard" / "s" / trial_id(3)) == STEPS[-1]
+    assert len(run_files(first.folder)[f"s-{trial_id(0)}"]) == 1
+    assert how_to_upload(first.storage, "s") == f"wandb sync {first.folder / 'wandb'}"
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:
-    with tracker("s", mode="off", folder=tmp_path / "t", warn=pytest.fail) as track:
-        track.begin("a", config())
-        track.log("a", 1, {"loss": 1.0})
-        track.finish("a", ROW)
-    assert list(tmp_path.iterdir()) == []
+    storage = Storage.open(str(tmp_path / "storage"), create=True)
+    before = set(tmp_path.rglob("*"))
+    with tracker(
+        *("s", ["wandb"]), mode="off", storage=storage, objectives={}, stored=[], warn=pytest.fail
+    ) as track:
+        track.begin(trial_id(0), config_of(0))
+        track.log(trial_id(0), progress(0, 10))
+        track.finish(trial_id(0), {"trial_id": trial_id(0), "status": "failed"})
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_replicates_that_have_diverged_are_left_out_of_a_step() -> None:
+    each = {0: {"loss": 1.0}, 1: {"loss": float("nan")}, 3: {"loss": 3.0}}
+    assert curve_figures(each) == {
+        "loss/mean": 2.0, "loss/sd": pytest.approx(2**0.5), "loss/0": 1.0, "loss/3": 3.0,
+    }  # fmt: skip
+    assert curve_figures({2: {"loss": 1.0}}) == {"loss/mean": 1.0, "loss/2": 1.0}
+    assert curve_figures({}) == {}
+
+
+def test_only_the_last_masks_count_and_a_remote_file_has_a_uri(tmp_path: Path) -> None:
+    storage = Storage.open(str(tmp_path), create=True)
+    row = TRACKED["store"](storage, "s", 0)
+    ending = ending_of(Database(storage), "s", row)
+    assert [(layer.name, layer.size) for layer in ending.layers] == [("fc1", 620), ("fc2", 200)]
+    away = Storage("s3://bucket/some?region=eu", storage.filesystem, "bucket/some", None)
+    assert mask_uri(away, "s", "t") == "s3://bucket/some/masks/sweep=s/t.parquet"
+
+
+def test_the_best_are_told_with_the_settings_in_which_they_differ() -> None:
+    def row(index: int, accuracy: float) -> dict[str, Any]:
+        config = parse_config({"seed": index, "weight_scale": 1.5}, source="test")
+        return {
+            "trial_id": trial_id(index), "status": "complete", "val_accuracy": accuracy,
+            "config": config.model_dump_json(),
+        }  # fmt: skip
+
+    best = best_of([row(0, 0.5), row(1, 0.75)], {"val_accuracy": "max"})
+    assert best.columns == ("rank", "trial", "val_accuracy", "seed")
+    assert best.rows == ((1, trial_id(1), 0.75, 1), (2, trial_id(0), 0.5, 0))
+
+
+class Notebook:
+    """A tracker that remembers, and fails or waits where it is asked to."""
+
+    def __init__(self, known: int = -1, when: Callable[[str], None] = lambda name: None) -> None:
+        self.known, self.when, self.hurried = known, when, threading.Event()
+        self.calls: list[tuple[Any, ...]] = []
+
+    def _note(self, *call: Any) -> None:
+        self.when(call[0])
+        self.calls.append(call)
+
+    def begin(self, trial: Trial) -> int:
+        self._note("begin", trial.trial_id)
+        return self.known
+
+    def log(self, trial_id: str, step: int, figures: Figures) -> None:
+        self._note("log", step)
+
+    def end(self, trial_id: str, ending: Ending) -> None:
+        self._note("end", ending.status)
+
+    def standing(self, standing: Standing) -> None:
+        self._note("standing", standing.ended)
+
+    def close(self, standing: Standing, best: Best) -> None:
+        self._note("close")
+
+    def hurry(self) -> None:
+        self.hurried.set()
+
+
+class Laned:
+    def __init__(self, folder: Path, notebook: Notebook) -> None:
+        self.warnings: list[str] = []
+        ledger = folder / "ledger"
+        self.lane = Lane("notes", lambda: notebook, ledger=ledger, warn=self.warnings.append)
+
+    def tell(self, *steps: int, curve: tuple[int, ...] = ()) -> None:
+        self.lane.begin(Trial("t", {}, ()))
+        for step in steps:
+            self.lane.log("t", step, {})
+        ending = Ending("complete", "", {}, (), "")
+        self.lane.end("t", lambda: {step: {} for step in curve}, lambda: ending)
+
+    def close(self) -> None:
+        self.lane.close(lambda: (Standing(1, {}), Best((), ())))
+
+
+def test_a_step_is_told_once_and_one_that_was_missed_comes_with_the_end(tmp_path: Path) -> None:
+    notebook = Notebook(known=20)
+    laned = Laned(tmp_path, notebook)
+    laned.tell(10, 20, 30, 30, curve=(10, 20, 30, 40))
+    laned.close()
+    steps = [("log", 30), ("log", 40)]
+    assert notebook.calls == [("begin", "t"), *steps, ("end", "complete"), ("close",)]
+    assert laned.warnings == []
+
+
+def test_what_a_tracker_could_not_take_is_told_again_in_order(tmp_path: Path) -> None:
+    failures = iter([OSError("the disk is full"), OSError("still full")])
+
+    def when(name: str) -> None:
+        if name == "log" and (error := next(failures, None)):
+            raise error
+
+    notebook = Notebook(when=when)
+    laned = Laned(tmp_path, notebook)
+    laned.tell(10, 20, 30, curve=(10, 20, 30))  # fails at a step, and again at the end
+    laned.close()
+    assert len(laned.warnings) == 1
+    assert "the disk is full" in laned.warnings[0]
+    assert ("end", "complete") not in notebook.calls
+    again = Laned(tmp_path, notebook)
+    assert again.lane.left_open == {"t"}
+    again.tell(curve=(10, 20, 30))
+    again.close()
+    assert notebook.calls[-5:-1] == [("log", 10), ("log", 20), ("log", 30), ("end", "complete")]
+    assert Laned(tmp_path, notebook).lane.left_open == set()
+
+
+def test_a_tracker_that_hangs_holds_up_nobody_and_is_told_to_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ticketsweep.sweep.tracking.lanes._PATIENCE", 0.2)
+    going_on = threading.Event()
+    notebook = Notebook(when=lambda name: going_on.wait() and None)
+    laned = Laned(tmp_path, notebook)
+    began = time.monotonic()
+    laned.tell(10)
+    laned.close()
+    assert time.monotonic() - began < 2
+    assert notebook.hurried.is_set()
+    assert "did not end" in laned.warnings[0]
+    going_on.set()
+
+
+def test_a_line_that_a_full_disk_has_cut_is_removed(tmp_path: Path) -> None:
+    lines = JsonLines("s", folder=tmp_path)
+    lines.begin(Trial("t", {}, ()))
+    lines.log("t", 10, {"loss": 1.0})
+    with (tmp_path / "s.jsonl").open("a") as file:
+        file.write('{"event": "step", "tri')
+    again = JsonLines("s", folder=tmp_path)
+    assert again.begin(Trial("t", {}, ())) == 10
+    events = [json.loads(line)["event"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert events == ["begun", "step", "begun"]
+
+
+def test_event_files_are_read_up_to_where_they_are_torn(tmp_path: Path) -> None:
+    writer = EventFileWriter(str(tmp_path))
+    for step in (1, 2):
+        event = Event(step=step)
+        event.summary.value.add(tag="loss/mean", simple_value=1.0)
+        writer.add_event(event)
+    writer.close()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    assert last_step_on_board(tmp_path) == 1
+
+
+def test_files_of_a_run_are_read_up_to_where_they_are_torn(
+    tracked: Tracked, tmp_path: Path
+) -> None:
+    (file,) = tracked.files[f"s-{trial_id(0)}"]
+    content, torn = file.read_bytes(), tmp_path / "offline-run-1-x" / "run-x.wandb"
+    torn.parent.mkdir()
+    found = []
+    for size in range(0, len(content), 997):
+        torn.write_bytes(content[:size])
+        found.append(last_step(torn))
+    assert found == sorted(found)
+    assert set(found) >= {-1, *STEPS}
+    assert not discard_if_empty(torn)
+    torn.write_bytes(content[:7])
+    assert discard_if_empty(torn)
+    assert not torn.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -187,53 +468,3 @@ def test_the_mode_follows_from_what_is_configured(
         (tmp_path / "netrc").write_text(netrc)
         (tmp_path / "netrc").chmod(0o600)
     assert default_mode() == mode
-
-
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from ticketsweep.config import TrialConfig
-from ticketsweep.sweep import tracking
-from ticketsweep.sweep.tracking import tracker
-tracking._SECONDS_TO_START = 8.0  # of waiting in vain
-row = {"status": "complete", "val_accuracy": 0.5, "metrics": []}
-with tracker("s", mode="online", folder=Path(sys.argv[1]), warn=lambda t: print("WARN", t)) as t:
-    began = time.monotonic()
-    for name in "ab":
-        t.begin(name, TrialConfig())
-        for step in range(5):
-            t.log(name, step, {"loss": float(step)})
-        t.finish(name, row)
-    print("told in", time.monotonic() - began)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("key", [KEY, None], ids=["with a key", "without a key"])
-def test_without_a_server_everything_is_recorded_offline(key: str | None, tmp_path: Path) -> None:
-    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    known |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": str(tmp_path / "none")}
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        env=known | ({"WANDB_API_KEY": key} if key else {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=True,
-    )
-    assert time.monotonic() - began < 60
-    warnings = [line for line in done.stdout.splitlines() if line.startswith("WARN")]
-    assert len(warnings) == 1
-    assert "offline" in warnings[0]
-    assert KEY not in done.stdout + done.stderr
-    assert done.stderr == ""
-    told = next(line for line in done.stdout.splitlines() if line.startswith("told in"))
-    assert float(told.split()[-1]) < 1
-    found = runs(tmp_path)
-    assert set(found) == {"a", "b"}
-    for run in found.values():
-        assert [row["loss"] for row in run.history] == [0, 1, 2, 3, 4]
-        assert run.summary["val_accuracy"] == 0.5
-        assert run.exit_code == 0

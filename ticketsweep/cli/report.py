@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes, waiting
-from ticketsweep.cli.options import FigureFormat, StorageOption
+from ticketsweep.cli.options import FigureFormat, StorageOption, Tracking
 from ticketsweep.errors import UserError
 
 if TYPE_CHECKING:
     from ticketsweep.results.report import ReportData
+    from ticketsweep.store.paths import Storage
 
 
 def report(
@@ -43,6 +44,12 @@ def report(
             "--all-figures", help="Those behind menus too, not only what the page shows first."
         ),
     ] = False,
+    wandb: Annotated[
+        Tracking | None,
+        typer.Option(
+            metavar="online|offline", help="Attach the page to the sweep's run at W&B too."
+        ),
+    ] = None,
     storage: StorageOption = None,
 ) -> None:
     """Write one HTML file that shows what a sweep has found; it needs no network."""
@@ -75,9 +82,21 @@ def report(
     notes(database.warnings)
     write_whole(target, page)
     note(f"report of sweep {name} written to {target} ({len(page.encode()) / 1e6:.1f} MB)")
+    if wandb is not None and wandb is not Tracking.OFF:
+        _attach(target, database.storage, name, wandb)
     if figures is not None:
         formats = list(dict.fromkeys(figure_format or FigureFormat))
         _write_figures(figures, data, formats, every=all_figures, browser=browser)
+
+
+def _attach(page: Path, storage: Storage, sweep: str, mode: Tracking) -> None:
+    from ticketsweep.sweep.tracking import attach_report, how_to_upload
+
+    attach_report(storage, sweep, page, mode=mode.value, warn=note)
+    if left := how_to_upload(storage, sweep):
+        note(f"attached to the sweep's run, which is offline; to upload it: {left}")
+    else:
+        note("attached to the sweep's run at W&B")
 
 
 def _browser(folder: Path) -> str:

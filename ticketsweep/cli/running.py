@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes
-from ticketsweep.cli.options import FormatOption, ResultFormat, SetOption, StorageOption, Tracking
+from ticketsweep.cli.options import (
+    FormatOption,
+    ResultFormat,
+    SetOption,
+    StorageOption,
+    TimeOption,
+    TrackerName,
+    TrackerOption,
+    Tracking,
+)
 from ticketsweep.cli.rehearsing import dry_run
 from ticketsweep.errors import TrialFailure, UserError
 
@@ -44,12 +53,28 @@ def run(
         Tracking | None,
         typer.Option(help="Weights & Biases.  [default: online with a key, else offline]"),
     ] = None,
+    trackers: TrackerOption = None,
+    seconds: TimeOption = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Run failed trials again that sweep.max_failures gives up."
+        ),
+    ] = False,
     dry: Annotated[
         bool,
         typer.Option(
             "--dry-run", help="Check all of it, and tell time, memory and the first trials alone."
         ),
     ] = False,
+    optuna_storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Show the search to Optuna's dashboards in a database: postgresql://USER@HOST/NAME"
+            "  [default: $TICKETSWEEP_OPTUNA_STORAGE, else a file in the storage]",
+        ),
+    ] = None,
     output: FormatOption = ResultFormat.TABLE,
 ) -> None:
     """Run a sweep, or go on with it: the same line again runs only what is missing."""
@@ -57,9 +82,19 @@ def run(
     from ticketsweep.store.paths import Storage, default_storage
 
     spec = load_space(space, settings=settings or [], name=name, samples=samples)
+    chosen = trackers or [TrackerName.WANDB]
+    if wandb and TrackerName.WANDB not in chosen:
+        raise UserError(f"--wandb {wandb.value} goes with --tracker wandb (name it too)")
     if dry:
-        dry_run(spec, storage=storage or default_storage(), address=address, output=output)
+        dry_run(
+            spec,
+            storage=storage or default_storage(),
+            address=address,
+            retry_failed=retry_failed,
+            output=output,
+        )
         return
+    from ticketsweep.display.figures import plural
     from ticketsweep.display.outcome import sweep_outcome, sweep_places
     from ticketsweep.display.progress import sweep_display
     from ticketsweep.display.records import document
@@ -71,20 +106,28 @@ def run(
     database = Database(opened)
     objectives = spec.settings.objectives
     earlier = database.trials(sweep=spec.settings.name).to_pylist()
-    display = sweep_display(stderr_console(), objectives, earlier, possible=_possible(spec))
+    display = sweep_display(
+        stderr_console(), objectives, earlier, possible=_possible(spec), seconds=seconds
+    )
     try:
         # What libraries print goes to stderr: stdout is for the result alone.
         with display as observer, contextlib.redirect_stdout(sys.stderr):
             observer.phase("loading libraries")
             from ticketsweep.sweep.runner import run_sweep
+            from ticketsweep.sweep.server import optuna_database
+            from ticketsweep.sweep.stored import has_failed_for_good
             from ticketsweep.sweep.tracking import default_mode
 
             outcome = run_sweep(
                 spec,
+                optuna_storage=optuna_database(optuna_storage),
                 storage=opened,
                 address=address,
                 tracking=wandb.value if wandb else default_mode(),
+                trackers=chosen,
                 observer=observer,
+                seconds=seconds,
+                retry_failed=retry_failed,
             )
     except KeyboardInterrupt:
         stored = database.trials(sweep=spec.settings.name)["status"].to_pylist()
@@ -102,7 +145,11 @@ def run(
     if outcome.exhausted:
         note(f"the space has no more than {len(outcome.rows)} distinct configurations")
     if output is ResultFormat.JSON:
-        ends = {"interrupted": outcome.interrupted, "exhausted": outcome.exhausted}
+        ends = {
+            "interrupted": outcome.interrupted,
+            "exhausted": outcome.exhausted,
+            "out_of_time": outcome.out_of_time,
+        }
         emit(document({"storage": opened.uri, **ends, **summary.as_plain()}))
     else:
         console = stdout_console()
@@ -111,9 +158,18 @@ def run(
             console, summary, samples=spec.settings.samples, places=places, storage=storage
         )
         show(console, *parts)
+    if outcome.to_upload:
+        note(f"to upload what W&B has recorded offline: {outcome.to_upload}")
+    if given_up := sum(has_failed_for_good(row, spec.settings) for row in outcome.rows):
+        failed = f"{plural(given_up, 'trial')} failed and will not be run again"
+        note(f"{failed}, unless asked for with --retry-failed:")
+        note(f"  {_line('--retry-failed')}")
     if outcome.interrupted:
         say_how_to_go_on(finished=summary.count("complete"))
         raise typer.Exit(INTERRUPTED)
+    if outcome.out_of_time:
+        say_how_to_go_on(finished=summary.count("complete"), why="the time is up")
+        return
     if outcome.rows and not summary.count("complete"):
         raise TrialFailure(f"no trial of sweep {outcome.name} could be finished")
 
@@ -127,11 +183,17 @@ def _possible(spec: SweepSpec) -> int:
     return sum(1 for _ in itertools.islice(spec.grid(), spec.settings.samples))
 
 
-def say_how_to_go_on(*, finished: int) -> None:
+def say_how_to_go_on(*, finished: int, why: str = "interrupted") -> None:
     """Tell on stderr that the `finished` trials are not lost, and what to type."""
     kept = "; finished trials are stored" if finished else ""
-    note(f"interrupted{kept}. To go on, run the same line again:")
-    note(f"  ticketsweep {shlex.join(sys.argv[1:])}")
+    note(f"{why}{kept}. To go on, run the same line again:")
+    note(f"  {_line()}")
+
+
+def _line(*more: str) -> str:
+    """The command line, with this option too."""
+    given = sys.argv[1:]
+    return f"ticketsweep {shlex.join([*given, *(each for each in more if each not in given)])}"
 
 
 def _settings_of(beginning: str, settings: Sequence[str], storage: str) -> TrialConfig:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.distributions import corners
-from ticketsweep.errors import ConfigError, Fault, SweepError
+from ticketsweep.errors import ConfigError, Fault, StorageError, SweepError
 from ticketsweep.results.rows import Row, is_imported
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
@@ -25,17 +27,21 @@ from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.writer import remove_leftovers, write_sweep
 from ticketsweep.sweep.broadcast import broadcast
+from ticketsweep.sweep.budget import Budget, Closing
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.stored import is_done
-from ticketsweep.sweep.tracking import Mode, tracker
+from ticketsweep.sweep.tracking import Mode, SweepTracking, how_to_upload, tracker
 
 # What is slow to import is imported once it is needed: a sweep that has all its trials never is
 # kept waiting for torch, Optuna or Ray.
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from ticketsweep.planning import DataKey
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.nodes import Capacity
+    from ticketsweep.sweep.server import Mirror
     from ticketsweep.train.data import Dataset
 
 
@@ -48,12 +54,16 @@ class SweepOutcome:
     rows: every stored trial of the sweep, of earlier runs too.
     interrupted: Ctrl-C or SIGTERM ended it.
     exhausted: the space has fewer distinct configurations than were asked for.
+    out_of_time: it has ended since its time was up, with trials left to run.
+    to_upload: the command that uploads what W&B has recorded offline; empty where nothing is.
     """
 
     name: str
     rows: tuple[Row, ...]
     interrupted: bool
     exhausted: bool
+    out_of_time: bool = False
+    to_upload: str = ""
 
 
 def run_sweep(
@@ -62,25 +72,40 @@ def run_sweep(
     storage: Storage,
     address: str | None,
     tracking: Mode,
+    trackers: Collection[str] = ("wandb",),
     observer: Observer,
+    seconds: float | None = None,
+    retry_failed: bool = False,
+    optuna_storage: URL | None = None,
 ) -> SweepOutcome:
     """Run what the sweep still lacks, and return all of it.
 
     Parameters
     ----------
     address: of a running Ray cluster; None starts a local Ray and ends it again.
+    tracking: where W&B puts its runs, if it is among the trackers.
+    trackers: of `tracking.TRACKERS`.
+    seconds: that this may take; what is running then is stopped at its next checkpoint.
+    retry_failed: run trials again that have failed more often than `max_failures`.
+    optuna_storage: database that Optuna's study is mirrored to, in place of the journal.
 
     Raises
     ------
     UserError: before Ray is started, whatever is wrong with the space, the data, the models, the
-        resources, or a stored sweep of the same name; or another process runs the sweep.
+        resources, the database for Optuna, or a stored sweep of the same name; or another process
+        runs the sweep.
     """
     name = spec.settings.name
+    budget = Budget(seconds)
     with (
         claimed(storage, name, "run", waiting=observer.phase) as claim,
         broadcast(observer, storage, name) as telling,
     ):
-        return _run_claimed(spec, claim, storage, address, tracking, telling)
+        return _run_claimed(
+            *(spec, claim, storage, address, tracking, trackers, telling, budget),
+            retry_failed=retry_failed,
+            optuna_storage=optuna_storage,
+        )
 
 
 def _run_claimed(
@@ -89,13 +114,23 @@ def _run_claimed(
     storage: Storage,
     address: str | None,
     tracking: Mode,
+    trackers: Collection[str],
     observer: Observer,
+    budget: Budget,
+    *,
+    retry_failed: bool,
+    optuna_storage: URL | None,
 ) -> SweepOutcome:
     """`run_sweep`, by the only process that does so."""
     settings = spec.settings
     stored = stored_rows(spec, storage, observer)
-    if is_done(stored, settings):
+    mirror = None if optuna_storage is None else _mirror(spec, storage, optuna_storage, observer)
+    if is_done(stored, settings, retry_failed=retry_failed):
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
+        if mirror is not None:
+            from ticketsweep.sweep.search import mirror_stored
+
+            mirror_stored(mirror, stored, settings.objectives)
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
         check_resources(spec)
@@ -115,14 +150,26 @@ def _run_claimed(
         spec,
         identify=lambda config: identify(config, datasets[data_key(config)]),
         journal=storage.optuna_journal(settings.name),
+        mirror=mirror,
     )
     search.restore(stored)
-    queue = JobQueue(spec, search, storage)
+    queue = JobQueue(spec, search, storage, budget=budget, retry_failed=retry_failed)
+    tracked = functools.partial(
+        *(tracker, settings.name, trackers),
+        mode=tracking,
+        storage=storage,
+        objectives=settings.objectives,
+        stored=stored,
+        warn=observer.warn,
+    )
     interrupted = False
     try:
         if queue.look_ahead():
             with Interrupts() as interrupts:
-                _run(spec, queue, datasets, storage, address, tracking, observer, interrupts, claim)
+                _run(
+                    *(spec, queue, datasets, storage, address, tracked, observer),
+                    *(interrupts, claim, budget),
+                )
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
@@ -135,7 +182,22 @@ def _run_claimed(
         on_wait=observer.phase,
     )
     rows = found.to_pylist()
-    return SweepOutcome(settings.name, tuple(rows), interrupted, queue.exhausted)
+    out_of_time = queue.is_short and not interrupted
+    to_upload = how_to_upload(storage, settings.name) if "wandb" in trackers else ""
+    return SweepOutcome(
+        *(settings.name, tuple(rows), interrupted, queue.exhausted, out_of_time, to_upload)
+    )
+
+
+def _mirror(spec: SweepSpec, storage: Storage, url: URL, observer: Observer) -> Mirror:
+    """Where the study is mirrored to, once the database has answered."""
+    from ticketsweep.sweep.server import Mirror, Server
+
+    settings = spec.settings
+    owner = storage.uri if storage.local is None else str(storage.local)
+    observer.phase("connecting to the Optuna database")
+    server = Server(url, sweep=settings.name, owner=owner, objectives=settings.objectives)
+    return Mirror(server, warn=observer.warn)
 
 
 def _run(
@@ -144,10 +206,11 @@ def _run(
     datasets: Mapping[DataKey, Dataset],
     storage: Storage,
     address: str | None,
-    tracking: Mode,
+    tracked: Callable[[], AbstractContextManager[SweepTracking]],
     observer: Observer,
     interrupts: Interrupts,
     claim: Claim,
+    budget: Budget,
 ) -> None:
     """Start or join Ray and let it run the queue's jobs."""
     observer.phase("starting Ray" if address is None else f"connecting to Ray at {address}")
@@ -156,7 +219,6 @@ def _run(
 
     settings = spec.settings
     shared = sum(_size(dataset) for dataset in datasets.values())
-    folder = storage.tracking_folder()
     with (
         connect(
             address,
@@ -165,7 +227,7 @@ def _run(
             storage=storage,
             sweep=settings.name,
         ) as cluster,
-        tracker(settings.name, mode=tracking, folder=folder, warn=observer.warn) as track,
+        tracked() as track,
     ):
         interrupts.install()
         interrupts.check()
@@ -212,6 +274,7 @@ def _run(
             tracker=track,
             scratch=cluster.scratch,
             check=check,
+            closing=Closing(budget, lambda: _checkpoint_times(storage)),
         )
         observer.phase("stopping Ray")
 
@@ -232,6 +295,14 @@ def stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[R
     for warning in database.warnings:
         observer.warn(warning)
     return rows
+
+
+def _checkpoint_times(storage: Storage) -> dict[str, int] | None:
+    """When each checkpoint was written; None where the storage is away."""
+    try:
+        return {trial: info.mtime_ns or 0 for trial, info in storage.checkpoints().items()}
+    except StorageError:
+        return None
 
 
 def _sweep_row(database: Database, name: str) -> Mapping[str, Any] | None:

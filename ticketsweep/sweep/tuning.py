@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from ray.tune.search import Searcher
 from ticketsweep.errors import TicketsweepError
 from ticketsweep.planning import DataKey
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
+from ticketsweep.sweep.budget import Closing
+from ticketsweep.sweep.forgetting import forget_ended
 from ticketsweep.sweep.jobs import JobQueue
 from ticketsweep.sweep.nodes import Losses
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.silence import Silence
-from ticketsweep.sweep.tracking import Tracker
+from ticketsweep.sweep.tracking import SweepTracking
 from ticketsweep.sweep.worker import REPORT, Refused, Report, Started, Stored, TrialWorker
 from ticketsweep.sweep_settings import SweepSettings
 from ticketsweep.train.data import Dataset
@@ -45,9 +47,10 @@ def run_jobs(
     storage: str,
     datasets: Mapping[DataKey, Dataset],
     observer: Observer,
-    tracker: Tracker,
+    tracker: SweepTracking,
     scratch: Path,
     check: Callable[[], None],
+    closing: Closing,
 ) -> None:
     """Let Tune run jobs on the connected Ray until the queue has no more.
 
@@ -56,6 +59,7 @@ def run_jobs(
     storage: URI or absolute path of the mask database, as every worker can open it.
     scratch: folder for Tune's own files, which nobody reads.
     check: called many times a second; what it raises ends the run.
+    closing: tells when the run's time is up, with all that is running saved.
 
     Raises
     ------
@@ -75,10 +79,11 @@ def run_jobs(
     fault = _Fault()
     scheduler = _Scheduler(queue, observer, tracker, fault, settings.stall_seconds)
 
-    def every_round() -> None:
+    def every_round() -> bool:
         check()
         scheduler.end_the_silent()
         scheduler.forgive()
+        return closing.is_over(scheduler.working())
 
     fault.every_round = every_round
     tuner = tune.Tuner(
@@ -109,7 +114,7 @@ class _Fault(tune.Stopper):
     Raised inside Tune's loop, it would come out as text within an error of Tune's.
     """
 
-    every_round: Callable[[], None]
+    every_round: Callable[[], bool]
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -129,8 +134,8 @@ class _Fault(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to stop all. Asked in every round of Tune's loop."""
-        self.guard(self.every_round)
-        return self.error is not None
+        is_over: bool = self.guard(self.every_round)
+        return is_over or self.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its stopper for a restore that we never ask for."""
@@ -147,7 +152,7 @@ class _Scheduler(FIFOScheduler):
         self,
         queue: JobQueue,
         observer: Observer,
-        tracker: Tracker,
+        tracker: SweepTracking,
         fault: _Fault,
         stall_seconds: float,
     ) -> None:
@@ -176,6 +181,7 @@ class _Scheduler(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is to be run, or to be run again."""
         self._controller = tune_controller._tune_controller  # Tune hands it over in a wrapping
+        forget_ended(self._controller)
 
     def end_the_silent(self) -> None:
         """Tell of workers that are not heard of; those for too long are killed, and then are as
@@ -202,6 +208,11 @@ class _Scheduler(FIFOScheduler):
         """Machines of a cloud are taken back again and again, which is no failure of a trial's."""
         for trial in self._losses.found():
             trial.run_metadata.num_failures -= 1
+
+    def working(self) -> list[str]:
+        """The ids of the trials that are running in a worker."""
+        workers = {} if self._controller is None else _workers(self._controller)
+        return self._queue.trials(key for key, each in workers.items() if not each.is_starting)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A report that more will follow, unless the trial is stopped at a rung."""
@@ -245,8 +256,7 @@ class _Scheduler(FIFOScheduler):
                 self._tracker.begin(job.trial_id, job.config)
             case Progress():
                 self._observer.trial_progressed(job.trial_id, report)
-                figures = asdict(report)
-                self._tracker.log(job.trial_id, figures.pop("step"), figures)
+                self._tracker.log(job.trial_id, report)
             case StageProgress():
                 self._observer.trial_progressed(job.trial_id, report)
             case Alive(waiting):
@@ -312,6 +322,7 @@ class _JobSearcher(Searcher):
             "search": job.record,
             "failures": self._queue.failures(job),
             "rungs": self._queue.rungs(job),
+            "seconds": self._queue.seconds_left,
         }
 
     def on_trial_complete(
