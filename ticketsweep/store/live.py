@@ -22,7 +22,7 @@ from ticketsweep.progress import Alive, Progress, StageProgress
 from ticketsweep.store.claims import LEASE_SECONDS, is_running, this_process
 from ticketsweep.store.paths import Storage, check_name
 from ticketsweep.store.publication import Publication
-from ticketsweep.store.redaction import without_secrets
+from ticketsweep.store.redaction import Redaction
 
 RUN = "run"
 """Who tells of a whole sweep: its driver."""
@@ -159,6 +159,7 @@ class LivePage:
 
     def __post_init__(self) -> None:
         self._since, self._process = _now(), this_process()
+        self._redacted = Redaction()
         path = f"{self.storage.live_folder(self.sweep)}/{check_name(self.who)}.json"
         self._publication = Publication(
             self.storage, path, self._content, every=CHANGE_SECONDS, beat=BEAT_SECONDS
@@ -166,11 +167,12 @@ class LivePage:
 
     def begun(self, *, samples: int, stored: int, concurrency: int) -> None:
         """Trials are about to be started."""
-        self._note(samples=samples, stored=stored, concurrency=concurrency)
+        state = {"samples": samples, "stored": stored, "concurrency": concurrency}
+        self._note(**state, phase="waiting for the first trial")
 
     def phase(self, text: str) -> None:
         """What is waited for."""
-        self._note(phase=without_secrets(text))
+        self._note(phase=self._redacted(text))
 
     def started(self, trial_id: str, *, steps: int, replicates: int, host: str) -> None:
         """A trial has been taken up, perhaps once more."""
@@ -208,7 +210,7 @@ class LivePage:
     def warn(self, text: str) -> None:
         """Something that the user should know."""
         with self._lock:
-            told = Told(_now(), without_secrets(text))
+            told = Told(_now(), self._redacted(text))
             self._warnings = [*self._warnings, told][-_WARNINGS:]
             self._note()
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 from ticketsweep.errors import StorageError, UserError
 from ticketsweep.store.paths import Storage, check_name, one_line
 from ticketsweep.store.publication import Publication
-from ticketsweep.store.redaction import without_secrets
+from ticketsweep.store.redaction import Redaction
 
 HEAD_BYTES, TAIL_BYTES = 64 << 10, 192 << 10
 """Of a longer log, so much of its beginning and of its end is kept."""
@@ -103,12 +103,12 @@ class _Lines:
         self._head: list[bytes] = []
         self._tail: deque[bytes] = deque()
         self._head_bytes = self._tail_bytes = self._left_out = 0
-        self._lock = threading.Lock()
+        self._lock, self._redacted = threading.Lock(), Redaction()
 
     def add(self, moment: datetime, text: str) -> None:
         """Add a message, whose first line gets the time."""
         stamp = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for number, line in enumerate(without_secrets(text).splitlines()):
+        for number, line in enumerate(self._redacted(text).splitlines()):
             shown = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
             self._add(f"{'' if number else f'{stamp} '}{shown}\n".encode(errors="replace"))
 

@@ -14,12 +14,21 @@ _GIVEN = re.compile(
 )
 
 
-def without_secrets(text: str) -> str:
-    """The text without values of variables that hold secrets, users of URIs, keys and tokens.
+class Redaction:
+    """Takes secrets out of texts; those of the environment as it is when this is made."""
 
-    What looks like a secret and is none is left out too.
-    """
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
+    def __init__(self) -> None:
+        self._values = [
+            value
+            for name, value in os.environ.items()
+            if len(value) >= _SHORTEST and _SECRET_NAME.search(name)
+        ]
+
+    def __call__(self, text: str) -> str:
+        """The text without values of variables that hold secrets, users of URIs, keys and tokens.
+
+        What looks like a secret and is none is left out too.
+        """
+        for value in self._values:
             text = text.replace(value, "…")
-    return _GIVEN.sub(r"\1\2…", _USER_OF_URI.sub("…@", text))
+        return _GIVEN.sub(r"\1\2…", _USER_OF_URI.sub("…@", text))

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from ticketsweep.store.compaction import compact
+from ticketsweep.store.database import Database
+from ticketsweep.store.schema import TRIALS
+from ticketsweep.store.writer import write_trial
+
+PLAIN = [name for name in TRIALS.names if name not in ("metrics", "sweep", "trial_id")]
+
+
+def changed(rows, **columns):
+    return dataclasses.replace(rows, trial={**rows.trial, **columns})
+
+
+def whole(database, sweep=None):
+    columns = ["sweep", "started_at", "trial_id", *PLAIN]
+    return database.trials(sweep).select(list(dict.fromkeys(columns))).to_pylist()
+
+
+def alike(one, other) -> bool:
+    def same(a, b):
+        nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+        return nan or a == b
+
+    return len(one) == len(other) and all(
+        a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_outlines_are_the_rows_themselves(storage, make_trial):
+    for seed in range(6):
+        write_trial(storage, "a", make_trial(f"t{seed}", seed=seed))
+    write_trial(storage, "a", make_trial("failed", status="failed"))
+    long = changed(make_trial("long"), config="x" * 10_000, sparsity=math.nan, density=-0.0)
+    write_trial(storage, "b", long)
+    for merged in (False, True):
+        if merged:
+            compact(storage, "a", report=lambda done, total: None)
+            write_trial(storage, "a", make_trial("later", seed=9))
+        for sweep in (None, "a", "b", "none"):
+            database = Database(storage)
+            assert alike(database.outlines(sweep, columns=PLAIN), whole(database, sweep))
+
+
+def test_a_damaged_footer_is_left_out_and_named(storage, make_trial):
+    for seed in range(3):
+        write_trial(storage, "a", make_trial(f"t{seed}", seed=seed))
+    path = Path(storage.trial_file("trials", "a", "t1"))
+    path.write_bytes(path.read_bytes()[:-50])
+    database = Database(storage)
+    found = database.outlines("a", columns=["status"])
+    assert [row["trial_id"] for row in found] == ["t0", "t2"]
+    assert "t1" in database.warnings[0]
+
+
+def test_some_trials_and_columns_alone(storage, make_trial):
+    for seed in range(4):
+        write_trial(storage, "a", make_trial(f"t{seed}", seed=seed))
+    compact(storage, "a", report=lambda done, total: None)
+    write_trial(storage, "a", make_trial("t4", seed=4))
+    found = Database(storage).trials("a", only={"t1", "t4", "none"}, columns=["metrics"])
+    assert [dict(row["metrics"]) for row in found.to_pylist()] == [{"seed": 1.0}, {"seed": 4.0}]
