@@ -85,6 +85,7 @@ def run_trial(
     rungs: Collection[int] = (),
     patience: float = 0,
     gpus: int = 1,
+    last_by: float = math.inf,
 ) -> Generator[Progress | StageProgress | Alive | Rung, None, TrialOutcome]:
     """Find the tickets of one configuration and store them, unless they are stored already.
 
@@ -101,6 +102,7 @@ def run_trial(
     patience: seconds for which a storage is waited for that cannot be read or written to. One that
         takes no checkpoint is not waited for: if the trial is cut off, that costs more.
     gpus: over how many the trial's packs are spread, if it runs on any: the first that are visible.
+    last_by: moment of `time.monotonic` at which a checkpoint is written, for the trial to stop.
 
     Yields
     ------
@@ -161,7 +163,10 @@ def run_trial(
             log_points=CURVE_POINTS,
             devices=devices,
             checkpoints=Checkpoints(
-                _Lenient(checkpoint, patience), seconds=config.checkpoint_seconds, device=device
+                _Lenient(checkpoint, patience),
+                seconds=config.checkpoint_seconds,
+                device=device,
+                last_by=last_by,
             ),
             pack=config.pack,
             snapshots=config.snapshots,

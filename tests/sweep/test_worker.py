@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,9 @@ CONFIG = TrialConfig.model_validate(
 MakeWorker = Callable[..., TrialWorker]
 
 
+JOB: dict[str, Any] = {"search": None, "failures": 0, "rungs": [], "seconds": math.inf}
+
+
 @pytest.fixture(scope="module")
 def datasets() -> dict[DataKey, Dataset]:
     return {data_key(CONFIG): load_data(CONFIG)}
@@ -37,7 +41,7 @@ def datasets() -> dict[DataKey, Dataset]:
 def make_worker(storage: Storage, datasets: dict[DataKey, Dataset]) -> MakeWorker:
     def make(config: TrialConfig = CONFIG, **options: Any) -> TrialWorker:
         worker = TrialWorker.__new__(TrialWorker)  # Tune's own part wants a running trial
-        job = {"config": config.model_dump_json(), "search": None, "failures": 0, "rungs": []}
+        job = {"config": config.model_dump_json(), **JOB}
         worker.setup(job, datasets, str(storage.local), "mini", **options)
         return worker
 
@@ -85,7 +89,7 @@ def test_a_worker_takes_up_one_trial_after_another(make_worker: MakeWorker) -> N
     worker = make_worker()
     first = stored(worker)
     job = {"config": CONFIG.model_copy(update={"seed": 1}).model_dump_json()}
-    assert worker.reset_config({**job, "search": None, "failures": 0, "rungs": []})
+    assert worker.reset_config({**job, **JOB})
     second = stored(worker)
     assert (first["status"], second["status"]) == ("complete", "complete")
     assert json.loads(second["config"])["seed"] == 1

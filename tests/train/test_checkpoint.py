@@ -123,6 +123,26 @@ def test_without_a_slot_nothing_is_ever_due() -> None:
     assert Checkpoints(Memory(), seconds=0).due()
 
 
+def test_one_checkpoint_more_is_due_where_the_trial_will_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    checkpoints = Checkpoints(Memory(), seconds=1000, last_by=20.0)
+    early, late = checkpoints.within("0-2"), checkpoints.within("2-4")
+    now = 19.0
+    assert not early.due()
+    late.save("stage", {})
+    now = 20.0
+    assert (early.due(), late.due()) == (True, True)
+    early.save("stage", {})
+    now = 21.0
+    assert not early.due()
+    assert late.due()
+    assert not checkpoints.within("4-6").due()  # of a pack that begins after it
+    checkpoints.close()
+
+
 def test_the_time_between_checkpoints_keeps_their_cost_at_three_per_cent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

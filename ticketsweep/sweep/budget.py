@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from ticketsweep.results.rows import Row, figure_of
 
+LAST_WORD_SECONDS = 3.0
+"""After the limit, when trials write a checkpoint; the driver knows the ones before by then."""
 GRACE_SECONDS = 300.0
 """After the limit, for the checkpoints of what is still running."""
 

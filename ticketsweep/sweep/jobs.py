@@ -23,7 +23,7 @@ from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TrialRows
 from ticketsweep.store.under_way import note_begun, note_ended, record_of, trials_under_way
 from ticketsweep.store.writer import replace_row, write_trial
-from ticketsweep.sweep.budget import Budget
+from ticketsweep.sweep.budget import LAST_WORD_SECONDS, Budget
 from ticketsweep.sweep.halving import Halving, rungs_of
 from ticketsweep.sweep.search import Search, Suggestion
 from ticketsweep.sweep.stored import failures_of, has_failed_for_good, to_be_tried_again
@@ -109,6 +109,11 @@ class JobQueue:
         if self._ahead is not None:
             return self._budget.left > 0
         return self.is_short and self._budget.allows(self._search.finished.values())
+
+    @property
+    def seconds_left(self) -> float:
+        """Until running trials write their last checkpoint in this run; may be infinite."""
+        return self._budget.left + LAST_WORD_SECONDS
 
     @property
     def is_short(self) -> bool:

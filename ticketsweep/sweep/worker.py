@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,7 @@ class TrialWorker(tune.Trainable):
         return {REPORT: report, "done": isinstance(report, (Stored, Refused))}
 
     def _reports(self, job: Mapping[str, Any]) -> Generator[Report, None, None]:
+        last_by = time.monotonic() + job["seconds"]
         yield Started(platform.node())
         config = TrialConfig.model_validate(json.loads(job["config"]))
         if self._gpus == 0 and config.device == "auto":  # a cluster's Ray may show it others' GPUs
@@ -118,6 +120,7 @@ class TrialWorker(tune.Trainable):
             rungs=job["rungs"],
             patience=self._patience,
             gpus=max(1, int(self._gpus)),
+            last_by=last_by,
         )
         try:
             with trial_log(masks, self._sweep, identify(config, dataset)) as log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -48,15 +49,23 @@ class Checkpoints:
     seconds: between two checkpoints; None for as often as costs 3 % of the time.
     device: kind of device; another kind's checkpoint counts as none, since its generators of
         random numbers are others.
+    last_by: moment, by `time.monotonic`, after which the trial will be stopped: one checkpoint more
+        is due then, however soon after another.
     """
 
     def __init__(
-        self, slot: Slot | None, *, seconds: float | None = None, device: str = "cpu"
+        self,
+        slot: Slot | None,
+        *,
+        seconds: float | None = None,
+        device: str = "cpu",
+        last_by: float = math.inf,
     ) -> None:
         self._writer = _Writer(slot, device) if slot else None
         self._prefix = ""
         self._device = device
         self._seconds = seconds
+        self._last_by = last_by
         # These and the lock are the same in every part.
         self._results: dict[str, State] = {}
         self._under_way: dict[str, State] = {}
@@ -97,12 +106,15 @@ class Checkpoints:
         """Whether it is time to save."""
         if self._writer is None:
             return False
+        now = time.monotonic()
+        if self._saved < self._last_by <= now:
+            return True
         seconds = self._seconds
         if seconds is None:
             if self._writer.is_busy:
                 return False
             seconds = max(_SHORTEST, self._beside * self._writer.cost / _SHARE)
-        return time.monotonic() - self._saved >= seconds
+        return now - self._saved >= seconds
 
     def save(self, stage: str, state: State) -> None:
         """Write the results so far and the states of stages under way, while training goes on.
