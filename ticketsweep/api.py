@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from ticketsweep.analysis.readable import Readable
 from ticketsweep.display.figures import named_figure, plural, short
 from ticketsweep.distributions import Uniform
+from ticketsweep.readable import Readable
 from ticketsweep.results import compare
 from ticketsweep.results.best import BestTrials, best_of
+from ticketsweep.results.choosing import view_of
 from ticketsweep.results.ranking import best_trial
 from ticketsweep.results.rows import figure_of
-from ticketsweep.results.sweeps import SweepView, sweep_named, sweep_views
 from ticketsweep.space import SweepSpec, read_space, space_of
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage, default_storage
@@ -60,7 +60,7 @@ class Swept(Readable):
         by: a figure of trials, not of the test split; None: the first accuracy that was searched.
         top: how many at each.
         """
-        view = view_of(self.database, self.name)
+        view = view_of(self.database, self.name, by=by)
         return best_of(self.database, view, at_sparsity, by=by, top=top)
 
     def stability(
@@ -70,7 +70,7 @@ class Swept(Readable):
         return compare(self.database, self.name, by=by, layer=layer, trial=trial)
 
     def __str__(self) -> str:
-        view = view_of(self.database, self.name)
+        view = view_of(self.database, self.name, by=None)
         failed = f", {view.count('failed')} failed" if view.count("failed") else ""
         lines = [f"{self.name}: {plural(view.count('complete'), 'complete trial')}{failed}"]
         for name, direction in view.objectives.items():
@@ -157,9 +157,3 @@ def possible(spec: SweepSpec) -> int:
     if any(isinstance(each, Uniform) for each in spec.distributions().values()):
         return spec.settings.samples
     return sum(1 for _ in itertools.islice(spec.grid(), spec.settings.samples))
-
-
-def view_of(database: Database, name: str) -> SweepView:
-    """The stored sweep of that name. Raises SweepError where there is none."""
-    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-    return sweep_named(views, name, storage=database.storage.uri)

@@ -21,7 +21,7 @@ from ticketsweep.analysis.intervals import CONFIDENCE, Interval
 from ticketsweep.analysis.layers import ALL_LAYERS
 from ticketsweep.analysis.matching import Matching, match_units, permuted
 from ticketsweep.analysis.overlap import expected_intersection, intersection_variance
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 from ticketsweep.seeds import derive_seed
 from ticketsweep.symmetry import Permutable
 

@@ -26,7 +26,7 @@ from ticketsweep.analysis.intervals import (
 from ticketsweep.analysis.layers import FACTORS
 from ticketsweep.analysis.pairwise import FIGURES, PairFigures
 from ticketsweep.analysis.permutation import SIGNIFICANT, Permutation, permutation_test
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 
 @dataclass(frozen=True)

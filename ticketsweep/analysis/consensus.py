@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from ticketsweep.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval
 from ticketsweep.analysis.layers import LayerBits
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 CONFIDENCE = 0.95
 MIN_SEEDS = 3  # leaving one of two out leaves no pair

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 from ticketsweep.seeds import derive_seed
 from ticketsweep.symmetry import Permutable, Span
 

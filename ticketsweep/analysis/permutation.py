@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from ticketsweep.analysis.layers import FACTORS
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 SIGNIFICANT = 0.05
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 
 @dataclass(frozen=True)

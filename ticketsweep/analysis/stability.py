@@ -21,7 +21,7 @@ from ticketsweep.analysis.intervals import Interval, overlap_interval, trial_wei
 from ticketsweep.analysis.layers import ALL_LAYERS, FACTORS, LayerBits, Seeds
 from ticketsweep.analysis.overlap import pack
 from ticketsweep.analysis.pairwise import FIGURES, PairFigures, pair_figures
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 SAME_INIT = "same init"
 OTHER_INIT = "other init"

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from ticketsweep.analysis.intervals import CONFIDENCE, Interval
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 
 MIN_TRIALS = 6  # fewer, and the interval is nearly all of [-1, 1]
 

@@ -53,20 +53,18 @@ def best(
     have the command line too that runs each trial again.
     """
     from ticketsweep.display.choosing import best_answer
-    from ticketsweep.display.outcome import next_lines
+    from ticketsweep.display.hints import next_lines
     from ticketsweep.display.records import as_csv, document
     from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
     from ticketsweep.report.commands import run_again
     from ticketsweep.results.best import best_of
-    from ticketsweep.results.choosing import sparsities_of
-    from ticketsweep.results.sweeps import sweep_named, sweep_views
+    from ticketsweep.results.choosing import sparsities_of, view_of
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
 
     sparsities = None if at_sparsity is None else sparsities_of(at_sparsity)
     database = open_database(storage or default_storage())
-    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-    view = sweep_named(views, name, storage=database.storage.uri)
+    view = view_of(database, name, by=by)
     found = best_of(database, view, sparsities, by=by, top=top)
     notes(database.warnings)
     rows = [each.row for each in found.trials]
@@ -158,11 +156,11 @@ def confirm(
     what is missing.
     """
     from ticketsweep.display.choosing import confirmed_answer, confirmed_records
-    from ticketsweep.display.outcome import next_lines
+    from ticketsweep.display.hints import next_lines
     from ticketsweep.display.records import as_csv, document
     from ticketsweep.display.terminal import emit, emit_all, show, stdout_console
     from ticketsweep.report.commands import run_again
-    from ticketsweep.results.choosing import sparsities_of
+    from ticketsweep.results.choosing import sparsities_of, view_of
     from ticketsweep.results.confirming import (
         confirmed,
         confirming_spec,
@@ -170,7 +168,6 @@ def confirm(
         replicates_of,
         wanted_of,
     )
-    from ticketsweep.results.sweeps import sweep_named, sweep_views
     from ticketsweep.store.database import open_database
     from ticketsweep.store.paths import default_storage
 
@@ -178,8 +175,7 @@ def confirm(
     sparsities = [] if at_sparsity is None else sparsities_of(at_sparsity)
     asked = top or (1 if sparsities else _TOP)
     database = open_database(storage or default_storage())
-    views = sweep_views(database.sweeps().to_pylist(), database.trials().to_pylist())
-    view = sweep_named(views, name, storage=database.storage.uri)
+    view = view_of(database, name, by=by)
     wanted = wanted_of(view, sparsities=sparsities, by=by, top=asked)
     if not sparsities and len(wanted.rows) < asked:
         note(f"sweep {name} has complete trials of {len(wanted.rows)} settings: all are confirmed")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -12,6 +11,7 @@ from rich.text import Text
 from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.agreement import stability_table
 from ticketsweep.display.figures import duration, out_of, plural, short
+from ticketsweep.display.hints import next_lines, storage_option
 from ticketsweep.display.networks import diverged_note, diverged_notes, networks_table
 from ticketsweep.display.sweeps import objectives_text
 from ticketsweep.display.terminal import paragraph
@@ -53,7 +53,7 @@ def sweep_outcome(
         parts += [best_trials(console, summary), ""]
         if len(summary.best) < len(summary.ranked):
             of = plural(len(summary.ranked), "complete trial")
-            command = f"ticketsweep status {summary.name}{_where(storage)}"
+            command = f"ticketsweep status {summary.name}{storage_option(storage)}"
             parts += [f"{len(summary.best)} of {of}; all: {command}", ""]
         parts += [paragraph(_ranks(summary)), ""]
         parts += [paragraph(lost), ""] if (lost := diverged_notes(summary)) else []
@@ -125,21 +125,12 @@ def _place(what: str, where: str) -> RenderableType:
     return Text(f"{what:<17}{where}", overflow="fold")
 
 
-def next_lines(commands: Sequence[str], *, storage: str | None) -> list[RenderableType]:
-    """What one may want to type next."""
-    return ["", "next:", *(f"  ticketsweep {each}{_where(storage)}" for each in commands)]
-
-
 def _sweep_commands(summary: Summary) -> list[str]:
     """What is worth typing: nothing that asks for masks where none is stored."""
     status = f"status {summary.name}"
     if not summary.count("complete"):
         return [status]
     return [status, f"stability {summary.name}", f"report {summary.name}", _QUERY]
-
-
-def _where(storage: str | None) -> str:
-    return f" --storage {shlex.quote(storage)}" if storage else ""
 
 
 def _stability_of_the_best(console: Console, summary: Summary) -> list[RenderableType]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ticketsweep.analysis.readable import Readable
+from ticketsweep.readable import Readable
 from ticketsweep.results.choosing import best_at, one_chosen_by, spreads_of, told_figures
 from ticketsweep.results.rows import Row, config_of, figure_of, setting_of
 from ticketsweep.results.spread import Spread

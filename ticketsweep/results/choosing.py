@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ticketsweep.config import parse_config
 from ticketsweep.errors import UserError, did_you_mean
@@ -16,9 +15,40 @@ from ticketsweep.results.networks import NETWORKS, STRONG
 from ticketsweep.results.ranking import Objectives, Ranked, chosen, rank_trials
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.results.spread import Spread, spread_of
+from ticketsweep.results.sweeps import SweepView, sweep_named, sweep_views
 from ticketsweep.store.database import Database
+from ticketsweep.store.schema import TRIALS
 
 _LESS_IS_BETTER = frozenset({"loss", "density", "undecided"})
+
+
+def view_of(database: Database, name: str, *, by: str | None) -> SweepView:
+    """A stored sweep, of whose trials is read what choosing among them takes.
+
+    Parameters
+    ----------
+    by: the figure to choose by; None for the objectives.
+
+    Raises
+    ------
+    UserError: there is no such sweep, or `by` is not to be chosen by.
+    """
+    chosen_by(by, {})
+    sweeps = database.sweeps().to_pylist()
+    (row,) = [row for row in sweeps if row["sweep"] == name] or [None]
+    objectives = dict(row["objectives"] or {}) if row else {}
+    figures = {STRONG.validation, "sparsity", *(objectives if by is None else [by])}
+    if figures <= _COLUMNS:
+        trials = database.outlines(name, columns=["status", "config", *sorted(figures)])
+    else:  # one of the map's
+        trials = database.trials(name).to_pylist()
+    if row is None and not trials:
+        others = [{"sweep": other} for other in database.storage.sweeps_with_trials()]
+        return sweep_named(sweep_views(sweeps, others), name, storage=database.storage.uri)
+    return SweepView(name, row, trials)
+
+
+_COLUMNS = frozenset(field.name for field in TRIALS if not pa.types.is_map(field.type))
 
 
 def chosen_by(metric: str | None, objectives: Objectives) -> Objectives:
@@ -91,22 +121,18 @@ def spreads_of(
 
     Parameters
     ----------
-    rows: of `trials`, of one sweep.
+    rows: of `trials`.
     """
-    if not rows:
-        return {}
-    ids = [str(row["trial_id"]) for row in rows]
-    stored = database.replicates(sweep=str(rows[0]["sweep"]))
-    replicates: dict[str, list[Row]] = {}
-    for row in stored.filter(pc.is_in(stored["trial_id"], pa.array(ids))).to_pylist():
-        replicates.setdefault(str(row["trial_id"]), []).append(row)
-    found: dict[str, dict[str, Spread]] = {trial_id: {} for trial_id in ids}
-    for trial_id, row in zip(ids, rows, strict=True):
+    found: dict[str, dict[str, Spread]] = {}
+    for row in rows:  # one by one: a sweep has thousands of trials, of which few are told
+        trial_id = str(row["trial_id"])
+        replicates = database.replicates(str(row["sweep"]), trial_id).to_pylist()
+        told = found.setdefault(trial_id, {})
         for metric in metrics:
-            own = [figure_of(each, metric) for each in replicates.get(trial_id, ())]
+            own = [figure_of(each, metric) for each in replicates]
             spread = spread_of(own) or spread_of([figure_of(row, metric)])
             if spread is not None:
-                found[trial_id][metric] = spread
+                told[metric] = spread
     return found
 
 

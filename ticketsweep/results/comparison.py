@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ticketsweep.analysis.layers import ALL_LAYERS, LayerBits, Seeds
-from ticketsweep.analysis.readable import Readable
 from ticketsweep.analysis.stability import Stability, StabilityRow, sweep_stability
 from ticketsweep.errors import UserError, did_you_mean
+from ticketsweep.readable import Readable
 from ticketsweep.results.grouping import Group, groups_of, order_of
 from ticketsweep.results.masks import seeds_by_trial, seeds_of, ticket_layers
 from ticketsweep.results.rows import Row, is_imported
