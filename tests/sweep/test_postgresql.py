@@ -393,6 +393,8 @@ def test_a_sweep_is_seen_on_the_server_and_the_password_nowhere(
         for path in tmp_path.rglob("*.*"):
             seen[str(path)] = path.is_file() and PASSWORD.encode() in path.read_bytes()
     finally:
+        driver.kill()
+        driver.wait()
         shutil.rmtree(temporary, ignore_errors=True)
     assert any("raylet" in path for path in seen)
     assert any(path.endswith("environ") for path in seen)

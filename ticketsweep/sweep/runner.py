@@ -191,8 +191,11 @@ def _run_claimed(
 
 def _mirror(spec: SweepSpec, storage: Storage, url: URL, observer: Observer) -> Mirror:
     """Where the study is mirrored to, once the database has answered."""
+    import optuna
+
     from ticketsweep.sweep.server import Mirror, Server
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = spec.settings
     owner = storage.uri if storage.local is None else str(storage.local)
     observer.phase("connecting to the Optuna database")
