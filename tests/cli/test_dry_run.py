@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,6 @@ def test_a_dry_run_writes_nothing_and_says_what_a_run_would_be(command, space: P
     again = json.loads(command("run", space, "--dry-run", "--format", "json").out)
     ids = [[each["trial_id"] for each in one["drawn"]] for one in (found, again)]
     assert ids[0] == ids[1]
-    other = command("run", space, "--dry-run", "--format", "json", "--set", "sweep.seed=4")
-    assert ids[0] != [each["trial_id"] for each in json.loads(other.out)["drawn"]]
 
 
 def test_a_trial_takes_what_was_reckoned_and_is_then_known(command, space: Path) -> None:
@@ -69,12 +68,11 @@ def test_a_trial_takes_what_was_reckoned_and_is_then_known(command, space: Path)
 def test_what_a_run_would_refuse_is_refused(command, space: Path) -> None:
     for change, word in (
         ("train.batch_size=2000", "train.batch_size"),
-        ("model=resnet-20", ""),
         ("sweep.resources.cpus=4096", "sweep.resources.cpus"),
         ("dataset=parquet:nowhere", "nowhere"),
     ):
         done = command("run", space, "--dry-run", "--set", change)
-        assert (done.code == 2) is bool(word), done.err
+        assert done.code == 2, done.err
         assert word in done.err
         assert "Traceback" not in done.err
 
@@ -89,3 +87,4 @@ def test_a_finite_space_is_counted_and_shown_whole_in_80_columns(
     assert "6 asked for; 0 complete; 4 to be run" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
     assert "nothing was written" in done.out
+    assert len(re.findall(r"^[0-9a-f]{8} ", done.out, flags=re.M)) == 4

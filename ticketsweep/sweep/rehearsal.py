@@ -34,7 +34,7 @@ from ticketsweep.sweep.runner import (
     local_cpus,
     stored_rows,
 )
-from ticketsweep.sweep.stored import is_done, to_be_tried_again
+from ticketsweep.sweep.stored import to_be_tried_again
 from ticketsweep.sweep_settings import Asha
 
 if TYPE_CHECKING:
@@ -169,13 +169,10 @@ def rehearse(
     gpus = torch.cuda.device_count()
     device = "cuda" if gpus and settings.resources.gpus else "cpu"
     threads = max(1, int(settings.resources.cpus))
-    lacking = 0
-    if not is_done(stored, settings, retry_failed=retry_failed):
-        again = to_be_tried_again(stored, settings, retry_failed=retry_failed)
-        lacking = max(0, settings.samples - len(stored)) + len(again)
     possible = _possible(spec)
-    if possible is not None:
-        lacking = min(lacking, possible)
+    again = to_be_tried_again(stored, settings, retry_failed=retry_failed)
+    wanted = settings.samples if possible is None else min(settings.samples, possible)
+    lacking = max(0, wanted - len(stored)) + len(again)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search(
         spec,
@@ -183,8 +180,7 @@ def rehearse(
         journal=None,
     )
     search.restore(stored)
-    asked = (search.ask() for _ in range(DRAWN))
-    suggestions = [each for each in asked if each is not None]
+    suggestions = list(itertools.islice(iter(search.ask, None), DRAWN))
     configs = [each.config for each in suggestions]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
