@@ -20,22 +20,16 @@ from ticketsweep.store.claims import LEASE_SECONDS
 from ticketsweep.store.live import RUN, LiveRun, LiveTrial
 
 _BAR = 10  # characters
-_WARNINGS = 5  # that are shown of those kept
 
 
-def driver_lines(standing: Standing) -> list[str]:
-    """Who runs the sweep, at what pace, what is waited for, and what went wrong lately."""
+def driver_lines(standing: Standing, *, warnings: int = 5) -> list[str]:
+    """Who runs the sweep, at what pace, what is waited for, and the latest warnings."""
     lines = [run_text(run, standing.now) for run in standing.runs if run.who == RUN]
     if pace := pace_text(standing):
         lines.append(pace)
-    return lines + warning_lines(standing, _WARNINGS)
-
-
-def warning_lines(standing: Standing, limit: int) -> list[str]:
-    """The latest warnings of the driver's last run, the newest last."""
     driver = standing.driver
-    told = () if driver is None else driver.warnings[-limit:]
-    return [f"{ago(each.at, standing.now)}: {each.text}" for each in told]
+    told = () if driver is None else driver.warnings[-warnings:]
+    return [*lines, *(f"{ago(each.at, standing.now)}: {each.text}" for each in told)]
 
 
 def run_text(run: LiveRun, now: datetime) -> str:

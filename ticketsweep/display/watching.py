@@ -20,8 +20,8 @@ from ticketsweep.store.live import LiveTrial
 COUNTS_SECONDS = 60.0
 """Least time between two lines of a log that say no more than how many trials are done."""
 
-_FAILURES = 3  # that a picture shows
-_LINES_BESIDE_TRIALS = 5  # of a picture: its head, a count of trials not shown, the prompt
+_FAILURES, _WARNINGS = 3, 2  # that a picture shows
+_LINES_LEFT = 2  # of the terminal: a count of trials not shown, and the cursor's own
 
 
 def picture(console: Console, standing: Standing, *, trouble: str = "") -> RenderableType:
@@ -34,9 +34,9 @@ def picture(console: Console, standing: Standing, *, trouble: str = "") -> Rende
     below = [_line(f"best {text}", "green") for text in best_texts(standing)]
     below += [_line(text, "red") for text in failure_texts(standing, _FAILURES)]
     above: list[RenderableType] = [_line(headline(standing), "bold"), bar_line(standing.share)]
-    above += [_line(text, "dim") for text in driver_lines(standing)]
+    above += [_line(text, "dim") for text in driver_lines(standing, warnings=_WARNINGS)]
     above += [_line(trouble, "yellow")] if trouble else []
-    room = max(1, console.height - _LINES_BESIDE_TRIALS - len(above) - len(below))
+    room = max(1, console.height - _LINES_LEFT - len(above) - len(below))
     shown, more = standing.trials[:room], len(standing.trials) - room
     drawn = [bars([_bar(trial) for trial in shown])] if shown else []
     return Group(*above, *drawn, *([f"… and {more} more"] if more > 0 else []), *below)
