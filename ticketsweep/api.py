@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from ticketsweep.display.figures import named_figure, plural, short
-from ticketsweep.distributions import Uniform
 from ticketsweep.readable import Readable
 from ticketsweep.results import compare
 from ticketsweep.results.best import BestTrials, best_of
@@ -128,32 +126,52 @@ def run(
 
 
 def follow(
-    spec: SweepSpec, storage: Storage, *, address: str | None, tracking: Tracking | None
+    spec: SweepSpec,
+    storage: Storage,
+    *,
+    address: str | None,
+    tracking: Tracking | None,
+    trackers: Collection[str] = ("wandb",),
+    seconds: float | None = None,
+    retry_failed: bool = False,
+    optuna_storage: str | None = None,
 ) -> SweepOutcome:
-    """Run what a sweep lacks and show on stderr how it gets on."""
+    """Run what a sweep lacks and show on stderr how it gets on; see `sweep.runner.run_sweep`.
+
+    Parameters
+    ----------
+    tracking: where W&B puts its runs; None: online where a key is configured, else offline.
+    optuna_storage: None for `$TICKETSWEEP_OPTUNA_STORAGE`, else a file in the storage.
+
+    Raises KeyboardInterrupt at an interrupt before the search has begun.
+    """
     from ticketsweep.display.progress import sweep_display
     from ticketsweep.display.terminal import stderr_console
 
     settings = spec.settings
     earlier = Database(storage).trials(sweep=settings.name).to_pylist()
-    display = sweep_display(stderr_console(), settings.objectives, earlier, possible=possible(spec))
+    display = sweep_display(
+        stderr_console(),
+        settings.objectives,
+        earlier,
+        possible=spec.possible(),
+        seconds=seconds,
+    )
     # What libraries print goes to stderr: stdout is for the result alone.
     with display as observer, contextlib.redirect_stdout(sys.stderr):
         observer.phase("loading libraries")
         from ticketsweep.sweep.runner import run_sweep
+        from ticketsweep.sweep.server import optuna_database
         from ticketsweep.sweep.tracking import default_mode
 
         return run_sweep(
             spec,
+            optuna_storage=optuna_database(optuna_storage),
             storage=storage,
             address=address,
             tracking=tracking or default_mode(),
+            trackers=trackers,
             observer=observer,
+            seconds=seconds,
+            retry_failed=retry_failed,
         )
-
-
-def possible(spec: SweepSpec) -> int:
-    """Distinct configurations of the space, counted no further than the number asked for."""
-    if any(isinstance(each, Uniform) for each in spec.distributions().values()):
-        return spec.settings.samples
-    return sum(1 for _ in itertools.islice(spec.grid(), spec.settings.samples))

@@ -6,6 +6,7 @@ through the small `Suggest` protocol ("define by run"), so this module knows no 
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ class SweepSpec:
         """Every point of a space of choices and whole numbers, as name -> label."""
         for point in grid(self.tree, ""):
             yield dict(point)
+
+    def possible(self) -> int:
+        """Distinct configurations of the space, counted no further than the number asked for."""
+        if any(isinstance(each, Uniform) for each in self.distributions().values()):
+            return self.settings.samples
+        return sum(1 for _ in itertools.islice(self.grid(), self.settings.samples))
 
     def values_of(self, key: str) -> list[Any]:
         """Every value that the top-level setting `key` can take."""

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketsweep.cli.notes import note, notes
-from ticketsweep.cli.options import StorageOption, TableFormat, Tracking
+from ticketsweep.cli.options import (
+    RetryOption,
+    StorageOption,
+    TableFormat,
+    TimeOption,
+    TrackerOption,
+    Tracking,
+    chosen_trackers,
+)
 from ticketsweep.cli.reading import INTERRUPTED
 from ticketsweep.cli.running import say_how_to_go_on
 from ticketsweep.errors import TrialFailure
@@ -144,6 +152,9 @@ def confirm(
         Tracking | None,
         typer.Option(help="Weights & Biases.  [default: online with a key, else offline]"),
     ] = None,
+    trackers: TrackerOption = None,
+    seconds: TimeOption = None,
+    retry_failed: RetryOption = False,
     storage: StorageOption = None,
     output: Annotated[
         TableFormat, typer.Option("--format", help="Format of the result.")
@@ -192,7 +203,13 @@ def confirm(
 
     try:
         outcome = follow(
-            spec, database.storage, address=address, tracking=wandb.value if wandb else None
+            spec,
+            database.storage,
+            address=address,
+            tracking=wandb.value if wandb else None,
+            trackers=chosen_trackers(trackers, wandb),
+            seconds=seconds,
+            retry_failed=retry_failed,
         )
         interrupted = outcome.interrupted
     except KeyboardInterrupt:
@@ -200,6 +217,8 @@ def confirm(
     if interrupted:
         say_how_to_go_on(finished=len(database.trials(sweep=own)))
         raise typer.Exit(INTERRUPTED)
+    if outcome.to_upload:
+        note(f"to upload what W&B has recorded offline: {outcome.to_upload}")
     found = confirmed(database, wanted.rows, name=own, metrics=wanted.metrics)
     notes(database.warnings)
     if output is TableFormat.TABLE:
@@ -220,6 +239,9 @@ def confirm(
             emit(document({**told, "confirmed": records}))
         else:
             emit_all(as_csv(list(records[0]), records))
+    if outcome.out_of_time:
+        say_how_to_go_on(finished=len(outcome.rows), why="the time is up")
+        return
     if lost := sum(each.again is None for each in found):
         raise TrialFailure(
             f"{lost} of {len(found)} settings could not be run to their end with fresh seeds "

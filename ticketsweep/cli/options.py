@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from ticketsweep.errors import UserError
 
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _UNITS = (86_400, 3600, 60, 1)
@@ -111,6 +114,12 @@ SetOption = Annotated[
         help="Change a setting, for example gate.l0_strength=2; may be repeated.",
     ),
 ]
+RetryOption = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed", help="Run failed trials again that sweep.max_failures gives up."
+    ),
+]
 FormatOption = Annotated[ResultFormat, typer.Option("--format", help="Format of the result.")]
 
 TrackerOption = Annotated[
@@ -131,3 +140,13 @@ PlacesOption = Annotated[
         help="Where things are now: data_root=DIR, dataset=parquet:DIR, device=cpu.",
     ),
 ]
+
+
+def chosen_trackers(
+    named: Sequence[TrackerName] | None, wandb: Tracking | None
+) -> Sequence[TrackerName]:
+    """Those named, else W&B alone. Raises UserError where a mode is given for W&B without it."""
+    chosen = named or [TrackerName.WANDB]
+    if wandb and TrackerName.WANDB not in chosen:
+        raise UserError(f"--wandb {wandb.value} goes with --tracker wandb (name it too)")
+    return chosen

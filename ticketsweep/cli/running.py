@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,19 +15,19 @@ from ticketsweep.cli.notes import note, notes
 from ticketsweep.cli.options import (
     FormatOption,
     ResultFormat,
+    RetryOption,
     SetOption,
     StorageOption,
     TimeOption,
-    TrackerName,
     TrackerOption,
     Tracking,
+    chosen_trackers,
 )
 from ticketsweep.cli.rehearsing import dry_run
 from ticketsweep.errors import TrialFailure, UserError
 
 if TYPE_CHECKING:
     from ticketsweep.config import TrialConfig
-    from ticketsweep.space import SweepSpec
 
 INTERRUPTED = 130
 
@@ -55,12 +54,7 @@ def run(
     ] = None,
     trackers: TrackerOption = None,
     seconds: TimeOption = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed", help="Run failed trials again that sweep.max_failures gives up."
-        ),
-    ] = False,
+    retry_failed: RetryOption = False,
     dry: Annotated[
         bool,
         typer.Option(
@@ -82,9 +76,7 @@ def run(
     from ticketsweep.store.paths import Storage, default_storage
 
     spec = load_space(space, settings=settings or [], name=name, samples=samples)
-    chosen = trackers or [TrackerName.WANDB]
-    if wandb and TrackerName.WANDB not in chosen:
-        raise UserError(f"--wandb {wandb.value} goes with --tracker wandb (name it too)")
+    chosen = chosen_trackers(trackers, wandb)
     if dry:
         dry_run(
             spec,
@@ -94,41 +86,28 @@ def run(
             output=output,
         )
         return
+    from ticketsweep.api import follow
     from ticketsweep.display.figures import plural
     from ticketsweep.display.outcome import sweep_outcome, sweep_places
-    from ticketsweep.display.progress import sweep_display
     from ticketsweep.display.records import document
-    from ticketsweep.display.terminal import emit, show, stderr_console, stdout_console
+    from ticketsweep.display.terminal import emit, show, stdout_console
     from ticketsweep.results.summary import summarise
     from ticketsweep.store.database import Database
 
     opened = Storage.open(storage or default_storage(), create=True)
     database = Database(opened)
     objectives = spec.settings.objectives
-    earlier = database.trials(sweep=spec.settings.name).to_pylist()
-    display = sweep_display(
-        stderr_console(), objectives, earlier, possible=_possible(spec), seconds=seconds
-    )
     try:
-        # What libraries print goes to stderr: stdout is for the result alone.
-        with display as observer, contextlib.redirect_stdout(sys.stderr):
-            observer.phase("loading libraries")
-            from ticketsweep.sweep.runner import run_sweep
-            from ticketsweep.sweep.server import optuna_database
-            from ticketsweep.sweep.stored import has_failed_for_good
-            from ticketsweep.sweep.tracking import default_mode
-
-            outcome = run_sweep(
-                spec,
-                optuna_storage=optuna_database(optuna_storage),
-                storage=opened,
-                address=address,
-                tracking=wandb.value if wandb else default_mode(),
-                trackers=chosen,
-                observer=observer,
-                seconds=seconds,
-                retry_failed=retry_failed,
-            )
+        outcome = follow(
+            spec,
+            opened,
+            address=address,
+            tracking=wandb.value if wandb else None,
+            trackers=chosen,
+            seconds=seconds,
+            retry_failed=retry_failed,
+            optuna_storage=optuna_storage,
+        )
     except KeyboardInterrupt:
         stored = database.trials(sweep=spec.settings.name)["status"].to_pylist()
         say_how_to_go_on(finished=stored.count("complete"))
@@ -160,6 +139,8 @@ def run(
         show(console, *parts)
     if outcome.to_upload:
         note(f"to upload what W&B has recorded offline: {outcome.to_upload}")
+    from ticketsweep.sweep.stored import has_failed_for_good
+
     if given_up := sum(has_failed_for_good(row, spec.settings) for row in outcome.rows):
         failed = f"{plural(given_up, 'trial')} failed and will not be run again"
         note(f"{failed}, unless asked for with --retry-failed:")
@@ -172,15 +153,6 @@ def run(
         return
     if outcome.rows and not summary.count("complete"):
         raise TrialFailure(f"no trial of sweep {outcome.name} could be finished")
-
-
-def _possible(spec: SweepSpec) -> int:
-    """Distinct configurations of the space, counted no further than the number asked for."""
-    from ticketsweep.distributions import Uniform
-
-    if any(isinstance(each, Uniform) for each in spec.distributions().values()):
-        return spec.settings.samples
-    return sum(1 for _ in itertools.islice(spec.grid(), spec.settings.samples))
 
 
 def say_how_to_go_on(*, finished: int, why: str = "interrupted") -> None:
