@@ -49,7 +49,9 @@ MOST_COUNTED = 100_000
 """Distinct configurations of a space are counted no further."""
 
 _SECONDS_OF_MEASURING = 2.0  # after which no other kind of trial is measured
-_SECONDS_OF_RAY = 8.0  # to start it and its workers, and to end it, on two cores
+# To start Ray and its workers, and to end them: on two cores with nothing else to do, and as a
+# multiple of what it takes this process to import what each of them imports too.
+_SECONDS_OF_RAY, _IMPORTS_OF_RAY = 8.0, 4.0
 _SECONDS_OF_STORING = 0.1  # a trial
 
 
@@ -235,7 +237,8 @@ def _whole(drawn: Sequence[float], lacking: int, concurrency: int, importing: fl
     expected = list(drawn[:lacking])
     in_all = sum(expected) + (lacking - len(expected)) * statistics.mean(expected)
     at_once = min(concurrency, lacking)
-    return _SECONDS_OF_RAY + importing + max(in_all / at_once, max(expected))
+    ray = max(_SECONDS_OF_RAY, _IMPORTS_OF_RAY * importing)
+    return ray + importing + max(in_all / at_once, max(expected))
 
 
 def _share(asha: Asha, steps: int) -> float:
