@@ -17,7 +17,14 @@ from tensorboardX.proto.event_pb2 import Event
 from ticketsweep.config import parse_config
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
-from ticketsweep.sweep.tracking import TRACKERS, Mode, default_mode, how_to_upload, tracker
+from ticketsweep.sweep.tracking import (
+    TRACKERS,
+    Mode,
+    are_behind,
+    default_mode,
+    how_to_upload,
+    tracker,
+)
 from ticketsweep.sweep.tracking.json_lines import JsonLines
 from ticketsweep.sweep.tracking.lanes import Lane
 from ticketsweep.sweep.tracking.records import (
@@ -242,9 +249,12 @@ def test_the_next_process_goes_on_in_every_tracker(tmp_path: Path) -> None:
     TRACKED["store"](first.storage, "s", 3)
     ledger = first.folder / "s.jsonl.ledger"
     assert f"ended {trial_id(3)}" not in ledger.read_text().splitlines()
+    stored = Database(first.storage).trials("s").to_pylist()
+    assert are_behind(first.storage, "s", ["jsonl"], mode="off", stored=stored)
     with first.tracker("offline"):
         pass
     assert first.warnings == []
+    assert not are_behind(first.storage, "s", TRACKERS, mode="offline", stored=stored)
     files = run_files(first.folder)[f"s-{trial_id(3)}"]
     rows = [row for file in files for row in Run(file).history if "loss/mean" in row]
     assert [row["_step"] for row in rows] == list(STEPS)

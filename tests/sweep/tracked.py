@@ -24,7 +24,7 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.schema import MaskRow, TrialRows
 from ticketsweep.store.writer import write_trial
-from ticketsweep.sweep.tracking import SweepTracking, how_to_upload, tracker
+from ticketsweep.sweep.tracking import SweepTracking, how_to_upload, tracker, wandb_runs
 
 STEPS = tuple(range(10, 100, 10))
 LAYERS = (("fc1", (20, 31)), ("fc2", (10, 20)))
@@ -126,5 +126,7 @@ def main(root: str, mode: Any, trackers: str, trials: int, die_after: int | None
 
 
 if __name__ == "__main__":
+    # For a server on the same machine; a tenth of the usual patience makes the tests short.
+    wandb_runs._SECONDS_TO_START, wandb_runs._SECONDS_TO_UPLOAD = 6.0, 4.0
     given = sys.argv[1:]
     main(given[0], given[1], given[2], int(given[3]), int(given[4]) if given[4:] else None)

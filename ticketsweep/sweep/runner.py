@@ -31,7 +31,7 @@ from ticketsweep.sweep.budget import Budget, Closing
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
 from ticketsweep.sweep.stored import is_done
-from ticketsweep.sweep.tracking import Mode, SweepTracking, how_to_upload, tracker
+from ticketsweep.sweep.tracking import Mode, SweepTracking, are_behind, how_to_upload, tracker
 
 # What is slow to import is imported once it is needed: a sweep that has all its trials never is
 # kept waiting for torch, Optuna or Ray.
@@ -125,12 +125,23 @@ def _run_claimed(
     settings = spec.settings
     stored = stored_rows(spec, storage, observer)
     mirror = None if optuna_storage is None else _mirror(spec, storage, optuna_storage, observer)
+    tracked = functools.partial(
+        *(tracker, settings.name, trackers),
+        mode=tracking,
+        storage=storage,
+        objectives=settings.objectives,
+        stored=stored,
+        warn=observer.warn,
+    )
     if is_done(stored, settings, retry_failed=retry_failed):
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         if mirror is not None:
             from ticketsweep.sweep.search import mirror_stored
 
             mirror_stored(mirror, stored, settings.objectives)
+        if are_behind(storage, settings.name, trackers, mode=tracking, stored=stored):
+            with tracked():
+                observer.phase("tracking what was stored before an earlier run was killed")
         return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
     if address is None:
         check_resources(spec)
@@ -154,14 +165,6 @@ def _run_claimed(
     )
     search.restore(stored)
     queue = JobQueue(spec, search, storage, budget=budget, retry_failed=retry_failed)
-    tracked = functools.partial(
-        *(tracker, settings.name, trackers),
-        mode=tracking,
-        storage=storage,
-        objectives=settings.objectives,
-        stored=stored,
-        warn=observer.warn,
-    )
     interrupted = False
     try:
         if queue.look_ahead():

@@ -12,7 +12,7 @@ from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
-from ticketsweep.sweep.tracking.lanes import Lane
+from ticketsweep.sweep.tracking.lanes import Lane, left_open
 from ticketsweep.sweep.tracking.login import Mode, default_mode
 from ticketsweep.sweep.tracking.records import Best, Standing, Tracker, Trial, curve_figures
 from ticketsweep.sweep.tracking.stored import best_of, curve_of, ending_of, standing_of
@@ -23,6 +23,7 @@ __all__ = [
     "TRACKERS",
     "Mode",
     "SweepTracking",
+    "are_behind",
     "attach_report",
     "default_mode",
     "how_to_upload",
@@ -124,7 +125,7 @@ def tracker(
     """
     folder = storage.tracking_folder()
     lanes = [
-        Lane(name, make, ledger=folder / f"{sweep}.{name}.ledger", warn=warn)
+        Lane(name, make, ledger=_ledger(folder, sweep, name), warn=warn)
         for name, make in _makers(sweep, trackers, mode, folder, warn).items()
     ]
     running = SweepTracking(sweep, lanes, storage=storage, objectives=objectives, stored=stored)
@@ -132,6 +133,20 @@ def tracker(
         yield running
     finally:
         running.close()
+
+
+def are_behind(
+    storage: Storage, sweep: str, trackers: Collection[str], *, mode: Mode, stored: Sequence[Row]
+) -> bool:
+    """Whether stored trials were begun by a tracker, and not ended: `tracker` tells them again."""
+    folder = storage.tracking_folder()
+    known = {row["trial_id"] for row in stored}
+    used = [name for name in trackers if not (name == "wandb" and mode == "off")]
+    return any(left_open(_ledger(folder, sweep, name)) & known for name in used)
+
+
+def _ledger(folder: Path, sweep: str, tracker: str) -> Path:
+    return folder / f"{sweep}.{tracker}.ledger"
 
 
 def _makers(

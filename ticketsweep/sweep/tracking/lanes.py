@@ -41,8 +41,8 @@ class Lane:
         warn: Callable[[str], None],
     ) -> None:
         self._name, self._connect, self._warn = name, connect, warn
+        self.left_open = left_open(ledger)
         self._ledger = _Ledger(ledger)
-        self.left_open = self._ledger.left_open()
         self._last: dict[str, int] = {}
         self._broken: set[str] = set()  # trials of which something could not be tracked
         self._warned = False
@@ -151,21 +151,22 @@ class Lane:
         self._ledger.write("ended", trial_id)
 
 
+def left_open(ledger: Path) -> set[str]:
+    """Trials that were begun and not ended since, by a lane's ledger."""
+    found: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for line in ledger.read_text(encoding="utf-8").splitlines():
+            event, _, trial_id = line.partition(" ")
+            (found.add if event == "begun" else found.discard)(trial_id)
+    return found
+
+
 class _Ledger:
     """Lines "begun ID" and "ended ID"."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
         self._file = path.open("a", encoding="utf-8")
-
-    def left_open(self) -> set[str]:
-        """Trials that were begun and not ended since."""
-        found: set[str] = set()
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            event, _, trial_id = line.partition(" ")
-            (found.add if event == "begun" else found.discard)(trial_id)
-        return found
 
     def write(self, event: str, trial_id: str) -> None:
         """Add a line. Where the disk is full, the worst is that a trial is told twice."""

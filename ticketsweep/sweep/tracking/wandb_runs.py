@@ -273,7 +273,10 @@ class WandbRuns:
 
         def end() -> None:
             self._up_to_date(run)
-            describe()
+            if run.offline:
+                describe()
+            else:  # artifacts ask the server, for as long as it fails
+                _within(_SECONDS_TO_UPLOAD, describe)
             try:
                 run.handle.finish(exit_code=exit_code)
             except TimeoutError:  # all of it is in the file
@@ -316,6 +319,25 @@ def _is_of(sweep: str, run_id: str) -> bool:
 def _file_of(run: _Run) -> Path:
     """W&B's file of the run that is open."""
     return Path(run.handle.settings.sync_file)
+
+
+def _within(seconds: float, action: Callable[[], None]) -> None:
+    """Do it; raises TimeoutError, and leaves it to itself, where it takes longer."""
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="tracking-wandb-artifacts", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if errors:
+        raise errors[0]
 
 
 def _silence_threads() -> None:
