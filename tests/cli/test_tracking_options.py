@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from ticketsweep.sweep.tracking import TRACKERS
+from ticketsweep.sweep.tracking.wandb_files import records, run_files
+
+SPACE = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
+
+
+def test_trackers_are_those_that_there_are(command) -> None:
+    ended = command("run", SPACE, "--tracker", "paper")
+    assert ended.code == 2
+    assert all(f"'{name}'" in ended.err for name in TRACKERS)
+
+
+def test_a_mode_of_wandb_without_wandb_is_refused(command) -> None:
+    ended = command("run", SPACE, "--tracker", "jsonl", "--wandb", "online")
+    assert ended.code == 2
+    assert "--wandb online goes with --tracker wandb" in ended.err
+    assert not Path("ticketsweep-storage").exists()
+
+
+def test_a_report_becomes_an_artifact_of_the_sweeps_run(command, tmp_path: Path) -> None:
+    small = ["--set", "model=fc-16", "--set", "train.steps=20", "--sweep", "s"]
+    assert command("trial", *small).code == 0
+    ended = command("report", "s", "--wandb", "offline")
+    folder = tmp_path / "ticketsweep-storage" / "tracking"
+    assert ended.code == 0
+    assert f"wandb sync {folder / 'wandb'}" in ended.err.replace("\n", " ")
+    ((name, (file,)),) = run_files(folder).items()
+    assert name == "s"
+    (artifact,) = (r.artifact for r in records(file) if r.WhichOneof("record_type") == "artifact")
+    (page,) = artifact.manifest.contents
+    assert (artifact.name, page.path) == ("report-s", "report.html")
+    assert Path(page.local_path).read_bytes() == (tmp_path / "s.html").read_bytes()
