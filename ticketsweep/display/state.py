@@ -52,7 +52,9 @@ class SweepState:
         seconds: float | None = None,
     ) -> None:
         self.objectives = objectives
-        self.earlier = earlier
+        self._best = {
+            name: best_trial(earlier, name, direction) for name, direction in objectives.items()
+        }
         self.possible = possible
         self.clock = clock
         self.began = clock()
@@ -123,6 +125,9 @@ class SweepState:
         """A trial has ended, well or not."""
         self.running.pop(trial_id, None)
         self.rows[trial_id] = row
+        for name, direction in self.objectives.items():  # a display asks several times a second
+            rivals = [rival for rival in (self._best[name], row) if rival is not None]
+            self._best[name] = best_trial(rivals, name, direction)
 
     def counts(self) -> str:
         """`3 of 12 trials done, 1 failed`."""
@@ -145,9 +150,7 @@ class SweepState:
     def best(self) -> list[str]:
         """The best value of each objective so far, and whose it is."""
         lines = []
-        rows = [*self.earlier, *self.rows.values()]
-        for name, direction in self.objectives.items():
-            row = best_trial(rows, name, direction)
+        for name, row in self._best.items():
             if row is not None:
                 value = named_figure(figure_of(row, name), name)
                 lines.append(f"{value} (trial {short(row['trial_id'])})")
