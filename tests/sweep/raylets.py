@@ -41,17 +41,17 @@ def free_port() -> int:
 
 
 def descendants(of: int) -> dict[int, str]:
-    """The processes below one, with their command lines."""
-    parents: dict[int, int] = {}
+    """The processes below one, or in its session, with their command lines."""
+    above: dict[int, set[int]] = {}
     names: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
             names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-            parents[int(folder.name)] = int(stat[1])
+            above[int(folder.name)] = {int(stat[1]), int(stat[3])}  # its parent, its session
     below, fresh = set[int](), {of}
     while fresh:
-        fresh = {pid for pid, parent in parents.items() if parent in fresh} - below
+        fresh = {pid for pid, over in above.items() if over & fresh} - below - {of}
         below |= fresh
     return {pid: names[pid] for pid in below}
 
@@ -205,8 +205,11 @@ class Raylets(contextlib.AbstractContextManager["Raylets"]):
             "--min-worker-port=0", "--max-worker-port=0",
             f"--dashboard-agent-listen-port={free_port()}",
         ]  # fmt: skip
+        # On a busy machine a node may take longer to start than Ray waits for it.
+        again = 'for _ in 1 2 3 4 5; do "$@" && exit; done'
         process = subprocess.Popen(
-            command, stdout=self._log, stderr=self._log, cwd="/", start_new_session=True,
+            ["bash", "-c", again, "node", *command], stdout=self._log, stderr=self._log, cwd="/",
+            start_new_session=True,
             env=environment(self.root) | (AUTOSCALING if self._autoscaled else {}),
         )  # fmt: skip
         return Node(process)
