@@ -64,6 +64,17 @@ def test_time_left_is_the_pace_of_what_was_worked_on_times_what_is_missing():
     assert sweep.done == 3
 
 
+def test_a_run_with_a_limit_says_how_long_it_has():
+    clock = Clock()
+    sweep = SweepState(AIMS, [], 100, clock, seconds=7200)
+    assert sweep.times().endswith("elapsed, the time is up in 2:00:00")
+    clock.now += 7000
+    assert sweep.times().endswith("elapsed, the time is up in 3:20")
+    clock.now += 201
+    assert sweep.times().endswith("elapsed, the time is up: waiting for checkpoints")
+    assert "time is up" not in state()[0].times()
+
+
 def test_a_trial_tried_again_is_no_longer_a_failed_one():
     sweep, _ = state()
     sweep.started("a", steps=10)

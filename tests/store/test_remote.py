@@ -25,10 +25,14 @@ from ticketsweep.cli import main
 from ticketsweep.errors import StorageError
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.claims import claimed
+from ticketsweep.store.cleaning import clean, find_litter
+from ticketsweep.store.compaction import compact
 from ticketsweep.store.database import Database, open_database
+from ticketsweep.store.deletion import delete_sweep
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.remote import shown_uri
 from ticketsweep.store.schema import MaskRow, TrialRows
+from ticketsweep.store.under_way import note_begun
 from ticketsweep.store.verify import verify
 from ticketsweep.store.writer import copy_trial, write_trial
 
@@ -509,3 +513,24 @@ def test_of_two_who_claim_a_sweep_on_an_object_store_one_gets_it(storage):
     with claimed(storage, "a", "run", waiting=print):
         pass
     assert storage.claims("a") == []
+
+
+def test_a_sweep_is_deleted_and_leftovers_cleaned_on_an_object_store(storage, make_trial):
+    for sweep in ("old", "kept"):
+        for n in range(2):
+            write_trial(storage, sweep, make_trial(f"t{n}", seed=n))
+    compact(storage, "old", report=lambda *_: None)
+    write_trial(storage, "old", make_trial("t2", seed=2))
+    before = everything(storage)
+    note_begun(storage, "old", "mine", "{}")
+    for trial in ("mine", "t0"):
+        CheckpointFile(storage, trial).write(b"state")
+    (found,) = find_litter(storage, None, older_than=3600)
+    assert found.kind == "checkpoint of a complete trial"
+    clean(storage, [found], report=lambda *_: None)
+    assert set(storage.checkpoints()) == {"mine"}
+    doomed = delete_sweep(storage, "old", report=lambda *_: None)
+    assert (doomed.trials, doomed.masks) == (3, 12)
+    assert everything(storage) == {name: at for name, at in before.items() if "old" not in name}
+    assert storage.sweeps_with_trials() == ["kept"]
+    assert Database(storage).trials()["sweep"].to_pylist() == ["kept", "kept"]
