@@ -126,7 +126,9 @@ def _run_claimed(
     stored = stored_rows(spec, storage, observer)
     mirror = None if optuna_storage is None else _mirror(spec, storage, optuna_storage, observer)
     tracked = functools.partial(
-        *(tracker, settings.name, trackers),
+        tracker,
+        settings.name,
+        trackers,
         mode=tracking,
         storage=storage,
         objectives=settings.objectives,
