@@ -29,7 +29,7 @@ def test_tune_keeps_but_the_latest_of_the_trials_that_have_ended(
             gc.collect()
             from ray.tune.experiment import Trial
 
-            counts.append(sum(isinstance(each, Trial) for each in gc.get_objects()))
+            counts.append(sum(issubclass(type(each), Trial) for each in gc.get_objects()))
 
     recorder.on_event = count
     spec = make_spec(

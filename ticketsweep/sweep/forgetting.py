@@ -1,8 +1,8 @@
 """What Tune keeps of trials that have ended, and what a long sweep is spared of it.
 
 Tune holds on to every trial, some 30 KiB each, for snapshots of its experiment, for the table of
-results that it returns and for the lines that it would print, and writes all of them at the end,
-5 ms each. None of it is ever read: the mask database is the truth.
+results that it returns and for the lines that it would print, and writes all of them at the
+end. None of it is ever read: the mask database is the truth.
 """
 
 from __future__ import annotations
