@@ -73,9 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.case is not None:
         return measure(*CASES[given.case], given.trials)
-    print(
-        "| tracker | told, s a trial [lowest, highest] | CPU, s a trial | of 60 s | closing, s | n |"
-    )
+    print("| tracker | told, s a trial [spread] | CPU, s a trial | of 60 s | closing, s | n |")
     print("| --- | --- | --- | --- | --- | --- |")
     with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections and never answers
         url = f"http://127.0.0.1:{hole.getsockname()[1]}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ticketsweep.sweep.tracking import TRACKERS
@@ -21,16 +22,16 @@ def test_a_mode_of_wandb_without_wandb_is_refused(command) -> None:
     assert not Path("ticketsweep-storage").exists()
 
 
-def test_a_report_becomes_an_artifact_of_the_sweeps_run(command, tmp_path: Path) -> None:
-    small = ["--set", "model=fc-16", "--set", "train.steps=20", "--sweep", "s"]
-    assert command("trial", *small).code == 0
-    ended = command("report", "s", "--wandb", "offline")
-    folder = tmp_path / "ticketsweep-storage" / "tracking"
+def test_a_report_becomes_an_artifact_of_the_sweeps_run(
+    command, stored: Path, tmp_path: Path
+) -> None:
+    storage = shutil.copytree(stored, tmp_path / "storage")
+    ended = command("report", "single", "--storage", storage, "--wandb", "offline")
     assert ended.code == 0
-    assert f"wandb sync {folder / 'wandb'}" in ended.err.replace("\n", " ")
-    ((name, (file,)),) = run_files(folder).items()
-    assert name == "s"
+    assert f"wandb sync {storage / 'tracking' / 'wandb'}" in ended.err.replace("\n", " ")
+    ((name, (file,)),) = run_files(storage / "tracking").items()
+    assert name == "single"
     (artifact,) = (r.artifact for r in records(file) if r.WhichOneof("record_type") == "artifact")
     (page,) = artifact.manifest.contents
-    assert (artifact.name, page.path) == ("report-s", "report.html")
-    assert Path(page.local_path).read_bytes() == (tmp_path / "s.html").read_bytes()
+    assert (artifact.name, page.path) == ("report-single", "report.html")
+    assert Path(page.local_path).read_bytes() == (tmp_path / "single.html").read_bytes()

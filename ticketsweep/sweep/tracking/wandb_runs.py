@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,7 @@ class _Run:
     rows: all that it was told, by step.
     last: the last step that W&B has, from earlier processes too; -1 for none.
     handle: W&B's; None where it has to be started (again).
+    offline, file: how it was started, and where W&B writes it.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class _Run:
     last: int = -1
     handle: Any = None
     offline: bool = False
+    file: Path = Path()
 
 
 class WandbRuns:
@@ -78,7 +81,7 @@ class WandbRuns:
         folder.mkdir(parents=True, exist_ok=True)
         self._sweep, self._mode, self._folder, self._warn = sweep, mode, folder, warn
         self._runs: dict[str, _Run] = {}
-        self._restarts = 0
+        self._restarts, self._silenced = 0, False
         found = wandb_files.run_files(folder)
         self._files = {
             run_id: left
@@ -197,10 +200,17 @@ class WandbRuns:
         """End W&B's process. It takes the id of a run that could not be started for used."""
         import wandb
 
-        if self._restarts == 1:
+        if not self._silenced:
             _silence_threads()
-        with contextlib.suppress(Exception):  # it may be gone
-            wandb.teardown()
+            self._silenced = True
+        process = None
+        with contextlib.suppress(AttributeError):  # W&B has no name for it in public
+            connection: Any = wandb.setup()._connection
+            process = connection._proc._process
+        with contextlib.suppress(Exception):  # it may be gone, or wait for the server for ever
+            _within(_SECONDS_TO_UPLOAD, wandb.teardown)
+        if process is not None:
+            process.kill()
         for run in self._runs.values():
             run.handle = None
 
@@ -246,7 +256,8 @@ class WandbRuns:
             settings=settings,
             **run.arguments,
         )
-        self._files.setdefault(run.run_id, []).append(_file_of(run))
+        run.file = Path(run.handle.settings.sync_file)
+        self._files.setdefault(run.run_id, []).append(run.file)
         if run.offline:
             run.last = max(map(wandb_files.last_step, self._files[run.run_id]), default=-1)
         else:
@@ -278,15 +289,20 @@ class WandbRuns:
             else:  # artifacts ask the server, for as long as it fails
                 _within(_SECONDS_TO_UPLOAD, describe)
             try:
-                run.handle.finish(exit_code=exit_code)
-            except TimeoutError:  # all of it is in the file
+                # Twice the time in which W&B should give up by itself, which it does not always.
+                patience = _SECONDS_TO_START_OFFLINE if run.offline else 2 * _SECONDS_TO_UPLOAD
+                _within(patience, lambda: run.handle.finish(exit_code=exit_code))
+            except TimeoutError as error:
                 self._record_offline(f"an upload took more than {_SECONDS_TO_UPLOAD:g} s")
+                _check_written(run.file)
+                if isinstance(error, _Stuck):
+                    self._restart()
             else:
                 self._mark_uploaded(run)
 
         self._attempt(end)
         del self._runs[key]
-        _check_written(_file_of(run))
+        _check_written(run.file)
 
     def _mark_uploaded(self, run: _Run) -> None:
         if not run.offline:
@@ -307,7 +323,7 @@ def left_to_upload(folder: Path, sweep: str) -> str:
     if not files:
         return ""
     online = "" if all(map(wandb_files.is_offline, files)) else "--include-online "
-    return f"wandb sync {online}{folder / 'wandb'}"
+    return f"wandb sync {online}{shlex.quote(str(folder / 'wandb'))}"
 
 
 def _is_of(sweep: str, run_id: str) -> bool:
@@ -316,13 +332,12 @@ def _is_of(sweep: str, run_id: str) -> bool:
     return run_id.startswith(sweep) and _TRIAL.fullmatch(rest) is not None
 
 
-def _file_of(run: _Run) -> Path:
-    """W&B's file of the run that is open."""
-    return Path(run.handle.settings.sync_file)
+class _Stuck(TimeoutError):
+    """W&B does not come back."""
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:
-    """Do it; raises TimeoutError, and leaves it to itself, where it takes longer."""
+    """Do it; raises _Stuck, and leaves it to itself, where it takes longer."""
     errors: list[Exception] = []
 
     def work() -> None:
@@ -331,11 +346,11 @@ def _within(seconds: float, action: Callable[[], None]) -> None:
         except Exception as error:
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="tracking-wandb-artifacts", daemon=True)
+    thread = threading.Thread(target=work, name="tracking-wandb-wait", daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds:g} s")
+        raise _Stuck(f"no answer within {seconds:g} s")
     if errors:
         raise errors[0]
 
