@@ -16,6 +16,8 @@ from ticketsweep.train.models import build_model
 from ticketsweep.train.plan import Plan, check_plan
 from ticketsweep.train.sources import source_digest
 
+CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
+
 DataKey = tuple[str, int | None]
 _OF_EVERY_GATE = {"family", *GateSection.model_fields}  # of no concern to a family
 

@@ -25,7 +25,7 @@ from ticketsweep import __version__
 from ticketsweep.analysis.stability import Stability
 from ticketsweep.config import TrialConfig
 from ticketsweep.errors import DeviceLost, StorageError, TrialFailure, UserError
-from ticketsweep.planning import identify, plan_of
+from ticketsweep.planning import CURVE_POINTS, identify, plan_of
 from ticketsweep.progress import UNDER_WAY, Alive, Progress, Rung, StageProgress
 from ticketsweep.records import (
     at_rung,
@@ -52,7 +52,6 @@ from ticketsweep.train.spreading import Packs
 from ticketsweep.train.tickets import Tickets
 
 _LOG = logging.getLogger(__name__)
-CURVE_POINTS = 12  # logged per trial: enough for a curve, too few to cost anything
 
 
 @dataclass(frozen=True)

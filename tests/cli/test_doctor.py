@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from torchvision import datasets
 
 from ticketsweep.cli import machine, software
@@ -49,7 +50,6 @@ def test_a_machine_that_is_well_has_no_fault_and_nothing_is_written(
 def test_a_table_fits_a_terminal_of_80_columns_and_a_fault_is_told_by_the_exit_code(
     tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(software, "Torchvision", lambda: software.python)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TICKETSWEEP_DATA", "nowhere")
     (tmp_path / "file").write_text("")
@@ -62,10 +62,13 @@ def test_a_table_fits_a_terminal_of_80_columns_and_a_fault_is_told_by_the_exit_c
 
 
 def test_a_broken_installation_is_examined_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(library: str) -> None:
+        raise OSError(f"{library}: undefined symbol: aoti_torch_dtype_float8")
+
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr(software, "Torchvision", lambda: lambda: 1 / 0)
+    monkeypatch.setattr(torch.ops, "load_library", broken)
     faults = [each for each in examine(None) if each.state == "fault"]
-    assert [each.what for each in faults] == ["ray", "torchvision"]
+    assert [each.what for each in faults] == ["torchvision", "ray"]
     assert all(each.remedy for each in faults)
 
 

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import tarfile
 import textwrap
@@ -21,10 +22,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from ticketsweep.errors import DataError
+from ticketsweep.train import data
 from ticketsweep.train.data import Dataset, check_sizes, load_dataset, split_validation
+from ticketsweep.train.torchvision_data import read_idx
 
 NOWHERE = Path("/nonexistent")
 
@@ -141,6 +145,34 @@ def test_packed_and_unpacked_mnist_are_the_same_data(idx_folder: Path, tmp_path:
     assert plain.digest == packed.digest
     assert plain.train_images.shape == (20, 1, 28, 28)
     assert sorted(idx_folder.iterdir()) == before  # the folder may be read-only
+
+
+def test_mnist_and_digits_are_what_torchvision_and_scikit_learn_read_and_import_neither(
+    idx_folder: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from ticketsweep.train.data import load_dataset\n"
+        f"print(load_dataset('mnist', data_root=Path({str(tmp_path)!r})).digest)\n"
+        "print(load_dataset('digits', data_root=None).digest)\n"
+        "print({'torch', 'torchvision', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    mnist, digits, imported = done.stdout.splitlines()
+    assert imported == "set()"
+    assert mnist == load_dataset("mnist", data_root=tmp_path).digest
+    own = load_dataset("mnist", data_root=tmp_path)
+    train, test = read_idx("MNIST", tmp_path)
+    for split, images, labels in (
+        (train, own.train_images, own.train_labels),
+        (test, own.test_images, own.test_labels),
+    ):
+        assert np.array_equal(split.images, images)
+        assert np.array_equal(split.labels, labels)
+    assert digits == load_dataset("digits", data_root=None).digest
+    bunch = load_digits()
+    pixels, targets = data._scikit_learns_digits()
+    assert np.array_equal(pixels, bunch.images)
+    assert np.array_equal(targets, bunch.target)
 
 
 def test_a_damaged_archive_is_named(idx_folder: Path, tmp_path: Path) -> None:

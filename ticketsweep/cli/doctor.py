@@ -64,11 +64,11 @@ def examine(storage: str | None, *, ray: bool = False, online: bool = False) -> 
     from ticketsweep.store.paths import default_storage
 
     place = storage or default_storage()
-    torchvision = software.Torchvision()
     checks: dict[str, Callable[[], Finding]] = {
         "python": software.python,
         "packages": software.packages,
         "torch": software.torch,
+        "torchvision": software.torchvision,
         "gates": software.gates,
         "overlaps": software.overlaps,
         "compilers": software.compilers,
@@ -83,7 +83,6 @@ def examine(storage: str | None, *, ray: bool = False, online: bool = False) -> 
         "browser": software.browser,
         "data": machine.data,
         "storage": partial(machine.storage, place),
-        "torchvision": torchvision,
     }
     for what, check in checks.items():
         yield guarded(what, check)

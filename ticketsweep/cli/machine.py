@@ -16,7 +16,6 @@ _LITTLE = 2**30  # bytes of free room below which a sweep may not come to its en
 _NONE = 2**25
 _OBJECT_STORE = 2**28  # what Ray's object store takes beside the data
 _DAY = 86_400
-_CACHE = "~/.cache/ticketsweep"
 _IDX = tuple(
     f"{split}-{kind}-ubyte"
     for split in ("train", "t10k")
@@ -117,8 +116,10 @@ def clock() -> Finding:
 
 def data() -> Finding:
     """Which data sets lie where torchvision looks, and whether all of their files do."""
+    from ticketsweep.train.data import CACHE
+
     named = os.environ.get("TICKETSWEEP_DATA")
-    root = Path(named or _CACHE).expanduser()
+    root = Path(named or CACHE).expanduser()
     if named and not root.is_dir():
         return Finding(
             "data",

@@ -301,9 +301,8 @@ class _Timed:
 
     def seconds(self, config: TrialConfig) -> float:
         """What the trial takes."""
-        from ticketsweep.planning import data_key, plan_of
+        from ticketsweep.planning import CURVE_POINTS, data_key, plan_of
         from ticketsweep.train.pace import trial_seconds
-        from ticketsweep.trial import CURVE_POINTS
 
         kind, scale = self._like(config)
         plan = plan_of(config, self._datasets[data_key(config)])

@@ -12,16 +12,17 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from ticketsweep.errors import SweepError
+
+if TYPE_CHECKING:  # where there is no server, nothing waits for it to be imported
+    from sqlalchemy.engine import URL
 
 IDENTITY = "trial_id"
 """The user attribute that tells which trial of the mask database a trial of the study stands for.
@@ -58,6 +59,9 @@ def check_url(text: str, *, given_by: str) -> URL:
 
     Raises SweepError, which does not show the URL's password.
     """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     rule = f"{given_by} must be a database server's URL, such as postgresql://USER@HOST/DATABASE"
     try:
         url = make_url(text)
@@ -104,6 +108,8 @@ class Server:
         owner: str,
         objectives: Mapping[str, str],
     ) -> None:
+        from sqlalchemy.exc import NoSuchModuleError
+
         self._secret = url.password
         self.shown = url.render_as_string(hide_password=True).partition("?")[0]
         rule = f"the Optuna database {self.shown} cannot be used"
@@ -168,6 +174,8 @@ class Server:
 
     def said(self, error: BaseException) -> str:
         """What an error says, on one line, without the password if it should be in there."""
+        from sqlalchemy.exc import DBAPIError
+
         while isinstance(error.__cause__, Exception) and not isinstance(error, DBAPIError):
             error = error.__cause__
         source = error.orig if isinstance(error, DBAPIError) and error.orig else error

@@ -7,6 +7,7 @@ workers, and torch, scikit-learn, Pillow and pyarrow are needed only while a dat
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ticketsweep.errors import DataError, did_you_mean
 from ticketsweep.seeds import derive_seed
 from ticketsweep.train.imagefolder import ImageFiles, read_image_folder
 
+CACHE = "~/.cache/ticketsweep"  # where data sets are looked for, and downloaded to
 IMAGE_SIZE = 224  # of an image folder's images: ImageNet's usual, and what ViT-B takes
 
 
@@ -164,16 +166,35 @@ def _stratified(
 
 
 def _digits(_data_root: Path | None) -> tuple[Split, Split]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # 0..16 -> 0..255
-    labels = bunch.target.astype(np.int64)
+    pixels, labels = _scikit_learns_digits()
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8)[:, None]  # 0..16 -> 0..255
     train, test = _stratified(labels, share=0.2, seed=derive_seed(0, "digits-test-split"))
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 
+def _scikit_learns_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Images (1797, 8, 8) in 0..16 and labels, from the file in scikit-learn's package.
+
+    Without importing it, which takes as long as all else that a short sweep's driver reads.
+    """
+    found = importlib.util.find_spec("sklearn")
+    place = Path(found.origin).parent if found and found.origin else Path()
+    file = place / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.images, bunch.target.astype(np.int64)
+
+
 def _torchvision_idx(kind: str, data_root: Path | None) -> tuple[Split, Split]:
+    from ticketsweep.train.idx import read_idx_folder
+
+    found = read_idx_folder(expanded(data_root or CACHE) / kind / "raw")
+    if found is not None:
+        return found
     from ticketsweep.train.torchvision_data import read_idx
 
     return read_idx(kind, data_root)

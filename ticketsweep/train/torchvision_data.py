@@ -20,9 +20,8 @@ import numpy as np
 from torchvision import datasets
 
 from ticketsweep.errors import DataError
-from ticketsweep.train.data import Split, expanded
+from ticketsweep.train.data import CACHE, Split, expanded
 
-CACHE = "~/.cache/ticketsweep"
 DOWNLOAD_TIMEOUT = 8.0  # seconds without an answer: a machine without a network must not hang
 
 
