@@ -20,6 +20,7 @@ from ticketsweep.store.claims import LEASE_SECONDS
 from ticketsweep.store.live import RUN, LiveRun, LiveTrial
 
 _BAR = 10  # characters
+_LONGEST = 150  # characters of a warning
 
 
 def driver_lines(standing: Standing, *, warnings: int = 5) -> list[str]:
@@ -29,7 +30,12 @@ def driver_lines(standing: Standing, *, warnings: int = 5) -> list[str]:
         lines.append(pace)
     driver = standing.driver
     told = () if driver is None else driver.warnings[-warnings:]
-    return [*lines, *(f"{ago(each.at, standing.now)}: {each.text}" for each in told)]
+    return [*lines, *(f"{ago(each.at, standing.now)}: {_brief(each.text)}" for each in told)]
+
+
+def _brief(text: str) -> str:
+    """The beginning of what Ray says at length; the trial's log has all of it."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def run_text(run: LiveRun, now: datetime) -> str:

@@ -162,7 +162,12 @@ class LivePage:
         self._redacted = Redaction()
         path = f"{self.storage.live_folder(self.sweep)}/{check_name(self.who)}.json"
         self._publication = Publication(
-            self.storage, path, self._content, every=CHANGE_SECONDS, beat=BEAT_SECONDS
+            self.storage,
+            path,
+            self._content,
+            every=CHANGE_SECONDS,
+            first=0.0,
+            beat=BEAT_SECONDS,
         )
 
     def begun(self, *, samples: int, stored: int, concurrency: int) -> None:

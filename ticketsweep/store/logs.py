@@ -33,6 +33,7 @@ ENDED = "end: "
 """The message of an attempt's last line begins so; it is followed by how it ended."""
 
 _SECONDS = 15.0  # between two writings
+_FIRST_SECONDS = 2.0  # before the first: the log of a shorter trial is written but once
 _CLOSING_SECONDS = 2.0  # for the last one; a slow storage gets it later
 _LONGEST = 4 << 10  # characters of a line
 _LAST = re.compile(rf"^\S+ {ENDED}.*\n?\Z", re.MULTILINE)
@@ -174,7 +175,11 @@ def trial_log(storage: Storage, sweep: str, trial_id: str) -> Iterator[TrialLog]
     """
     lines = _Lines()
     publication = Publication(
-        storage, _new_path(storage, sweep, trial_id), lines.content, every=_SECONDS
+        storage,
+        _new_path(storage, sweep, trial_id),
+        lines.content,
+        every=_SECONDS,
+        first=_FIRST_SECONDS,
     )
     handler = _Handler(lines, publication.changed)
     root, own = logging.getLogger(), logging.getLogger(_PACKAGE)
@@ -218,7 +223,7 @@ def add_note(storage: Storage, sweep: str, trial_id: str, text: str) -> None:
     lines = _Lines()
     lines.add(datetime.now(UTC), text)
     path = _new_path(storage, sweep, trial_id)
-    Publication(storage, path, lines.content, every=_SECONDS).close(seconds=0)
+    Publication(storage, path, lines.content, every=_SECONDS, first=0.0).close(seconds=0)
 
 
 def _new_path(storage: Storage, sweep: str, trial_id: str) -> str:

@@ -25,7 +25,8 @@ class Publication:
     ----------
     path: where the file lies.
     content: makes what it holds; called by the thread, None for what need not be written yet.
-    every: least seconds between two writings, and before the first.
+    every: least seconds between two writings.
+    first: seconds after which it may be written for the first time.
     beat: most seconds between two writings; None: only what has changed is written.
     """
 
@@ -36,10 +37,12 @@ class Publication:
         content: Callable[[], bytes | None],
         *,
         every: float,
+        first: float,
         beat: float | None = None,
     ) -> None:
         self._storage, self._path, self._content = storage, path, content
         self._every, self._beat = every, beat
+        self._next = time.monotonic() + first
         self._changed, self._over = threading.Event(), threading.Event()
         self._is_removed = False
         self._thread = threading.Thread(target=self._work, name="publication", daemon=True)
@@ -57,14 +60,13 @@ class Publication:
         self._thread.join(seconds)
 
     def _work(self) -> None:
-        written = time.monotonic()
         while not self._over.is_set():
             self._changed.wait(self._beat)
-            self._over.wait(max(0.0, written + self._every - time.monotonic()))
+            self._over.wait(max(0.0, self._next - time.monotonic()))
             if not self._over.is_set():
                 self._changed.clear()
                 self._write()
-                written = time.monotonic()
+                self._next = time.monotonic() + self._every
         if self._is_removed:
             with suppress(StorageError):
                 remove(self._storage, self._path)
