@@ -32,8 +32,8 @@ from ticketsweep.train.weights import initial_weights, train_weights
 
 # Seconds. A step that would take longer is measured on fewer replicates or images.
 _LONGEST_STEP = 0.3
-_OF_STEPS = 0.4  # for the steps of one kind
-_OF_EVALUATION = 0.3
+_OF_STEPS = 0.2  # for the steps of one kind
+_OF_EVALUATION = 0.2
 _MOST_STEPS = 40
 _PROBED = 4  # images
 _OF_A_STEP = 3  # a step against a forward pass alone
