@@ -34,6 +34,7 @@ STARTING_RAY = (
     "tests/cluster/test_launching.py",
     "tests/cluster/test_slurm.py",
     "tests/cli/test_process.py",
+    "tests/test_readme.py",
     "tests/cli/test_rehearsed.py",
     "tests/test_api.py",
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +23,11 @@ ROOT = Path(__file__).parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 PAGES = ("README.md", "search_spaces/README.md", "cluster/README.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = Path(os.environ.get("TICKETSWEEP_TEST_DATA", ROOT.parent / "shared" / "data"))
+# What the reader is to put in; and files of others' programs.
+ABSENT = ("BUCKET", "RUN/", "checkpoints/", "TRIAL", "parquet:DIR", "imagefolder:DIR")
+# Hours of training: the same command for a moment.
+BRIEF = ("--set", "train.steps=2", "--set", "replicates={init: 2}")
 
 
 def code_blocks(page: str, language: str) -> list[str]:
@@ -133,3 +141,51 @@ def test_ones_own_network_runs_and_is_read_as_printed(
     # And compared as in the page's notebook.
     masks = {name: np.eye(4, dtype=bool)[:, None] for name in ("fc1", "fc2")}
     exec(notebook.replace("quickstart", "single"), dict(masks))
+
+
+def briefly(words: list[str]) -> list[str]:
+    """A command that would train for long, with few steps; any other as it is."""
+    command, *arguments = words
+    space = next((word for word in arguments if word.endswith(".yaml")), "")
+    if space.endswith("quickstart.yaml") or command not in ("run", "trial"):
+        return words
+    changed = [word.replace("data_root=DIR", f"data_root={DATA}") for word in words]
+    return [*changed, *BRIEF, *(["--samples", "1"] if command == "run" else [])]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder like a fresh clone's, with the page's own network in it."""
+    shutil.copytree(ROOT / "search_spaces", tmp_path / "search_spaces")
+    sources = [block for block in code_blocks("README.md", "python") if "def net(" in block]
+    (tmp_path / "mynet.py").write_text(sources[0], encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_every_command_of_the_readme_does_what_it_says(place: Path) -> None:
+    """In their order, in one folder, as a reader would."""
+    program = str(Path(sys.executable).with_name("ticketsweep"))
+    environment = {**os.environ, "WANDB_MODE": "offline", "COLUMNS": "80"}
+    environment.pop("TICKETSWEEP_STORAGE", None)
+    ran = 0
+    for _, *words in [["", "run", "search_spaces/quickstart.yaml"], *commands("README.md")]:
+        if any(mark in word for mark in ABSENT for word in words):
+            continue
+        if any("data_root=DIR" in word for word in words) and not DATA.is_dir():
+            continue
+        done = subprocess.run(
+            [program, *briefly(words)],
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        ran += 1
+    assert ran >= 15
