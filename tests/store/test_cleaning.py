@@ -68,7 +68,6 @@ def test_a_checkpoint_stays_as_long_as_its_trial_may_go_on(
     note = "note of a trial that has ended"
     of_mine = {
         "checkpoints/done.safetensors": complete,
-        "checkpoints/broken.safetensors": unknown,
         "underway/sweep=mine/done.json": note,
     }
     assert litter(storage, "mine") == of_mine
@@ -78,7 +77,7 @@ def test_a_checkpoint_stays_as_long_as_its_trial_may_go_on(
         "underway/sweep=gone/orphan.json": note,
     }
     clean(storage, find_litter(storage, None, older_than=WEEK), report=silent)
-    assert set(storage.checkpoints()) == {"rung", "begun", "single"}
+    assert set(storage.checkpoints()) == {"rung", "broken", "begun", "single"}
     assert litter(storage) == {}
 
 

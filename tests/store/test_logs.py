@@ -150,6 +150,8 @@ def test_the_last_line_says_whether_an_attempt_has_ended(text, ended):
         ("at s3://key:secret/x@bucket/path", "at s3://…@bucket/path"),
         ("Authorization: Bearer abcdefghijkl123", "Authorization: Bearer …"),
         ("api_key=abcdefghijkl123 refused", "api_key=… refused"),
+        ("postgresql://me:a@b@host/db", "postgresql://…@host/db"),
+        ("HF_TOKEN=abcdefghijkl123", "HF_TOKEN=…"),
         ("step 3 of 100: loss 2.37", "step 3 of 100: loss 2.37"),
         ("tcp://127.0.0.1:80 is a token", "tcp://127.0.0.1:80 is a token"),
     ],

@@ -145,7 +145,10 @@ def test_workers_that_hang_at_any_time_or_have_lost_their_device_are_replaced(
     )
     outcome = run_sweep(spec, storage=storage, address=None, tracking="off", observer=recorder)
     rows = {row["model"].partition(":")[2]: row for row in outcome.rows}
-    assert {kind: row["status"] for kind, row in rows.items()} == dict.fromkeys(kinds, "complete")
+    states = {kind: row["status"] for kind, row in rows.items()}
+    assert states == dict.fromkeys(kinds, "complete") | {"exhausts": "failed"}
+    assert "allocate memory" in rows["exhausts"]["error"]
+    assert recorder.of("trial").count(rows["exhausts"]["trial_id"]) == 1  # and no worker's death
     workers = {kind: len(list(folder.glob(f"{kind}-*"))) for kind in ("loses", "stops")}
     assert min(workers.values()) >= 2
     began = {kind: recorder.of("trial").count(row["trial_id"]) for kind, row in rows.items()}

@@ -141,7 +141,9 @@ def _of_checkpoints(
     in_use = {trial for s in states if s.is_live for trial in (*s.begun, *s.running)}
     complete = {trial for state in states for trial in state.complete}
     going_on = {trial for state in states if state.is_stored for trial in state.begun}
-    going_on |= {t for state in states for t, status in state.own.items() if status == "stopped"}
+    # A failed trial whose worker died is tried again from its checkpoint; others have none.
+    again = ("stopped", "failed")
+    going_on |= {t for state in states for t, status in state.own.items() if status in again}
     asked = {t for s in states if s.sweep == sweep for t in (*s.own, *s.merged, *s.begun)}
     for trial, info in storage.checkpoints().items():
         if trial in in_use or (sweep is not None and trial not in asked):

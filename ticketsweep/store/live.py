@@ -223,7 +223,7 @@ class LivePage:
         """The run is over; the page says so, or goes with the only trial."""
         with self._lock:
             self._trials.clear()
-            self._note(ended=_now(), outcome=outcome, phase="")
+            self._note(ended=_now(), outcome=self._redacted(outcome), phase="")
         self._publication.close(seconds=_CLOSING_SECONDS, removed=self.who != RUN)
 
     def _note(self, **state: object) -> None:

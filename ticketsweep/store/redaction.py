@@ -7,9 +7,9 @@ import re
 
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 8  # characters; what is shorter may as well be a word
-_USER_OF_URI = re.compile(r"(?<=://)[^\s@'\"]+@")
+_USER_OF_URI = re.compile(r"(?<=://)[^\s'\"]+@")
 _GIVEN = re.compile(
-    r"(?i)\b(authorization|bearer|token|api[_-]?key|passw(?:or)?d|secret)\b"
+    r"(?i)(?<![a-z])(authorization|bearer|token|api[_-]?key|passw(?:or)?d|secret)\b"
     r"(['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic)\s+)?|\s+)([A-Za-z0-9+/_.~-]{12,})"
 )
 

@@ -14,12 +14,13 @@ from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.observer import Observer
 
 
-class _Broadcast:
+class Broadcast:
     """An observer that hands on all that it is told, and puts it onto the sweep's page."""
 
     def __init__(self, observer: Observer, page: LivePage) -> None:
         self._observer, self._page = observer, page
         self._dead: set[str] = set()
+        self.outcome = "done"  # of a run that ends without an error, unless it is told otherwise
 
     def phase(self, text: str) -> None:
         """See `Observer`."""
@@ -71,13 +72,14 @@ class _Broadcast:
 
 
 @contextlib.contextmanager
-def broadcast(observer: Observer, storage: Storage, sweep: str) -> Iterator[Observer]:
+def broadcast(observer: Observer, storage: Storage, sweep: str) -> Iterator[Broadcast]:
     """An observer that tells the storage as well, for as long as the run lasts."""
     page = LivePage(storage, sweep)
+    telling = Broadcast(observer, page)
     outcome = "interrupted"
     try:
-        yield _Broadcast(observer, page)
-        outcome = "done"
+        yield telling
+        outcome = telling.outcome
     except Exception as error:
         outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
         raise

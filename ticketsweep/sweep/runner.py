@@ -101,11 +101,16 @@ def run_sweep(
         claimed(storage, name, "run", waiting=observer.phase) as claim,
         broadcast(observer, storage, name) as telling,
     ):
-        return _run_claimed(
+        outcome = _run_claimed(
             *(spec, claim, storage, address, tracking, trackers, telling, budget),
             retry_failed=retry_failed,
             optuna_storage=optuna_storage,
         )
+        if outcome.interrupted:
+            telling.outcome = "interrupted"
+        elif outcome.out_of_time:
+            telling.outcome = "out of time"
+        return outcome
 
 
 def _run_claimed(

@@ -124,10 +124,12 @@ def tracker(
         not get to end, are told again.
     """
     folder = storage.tracking_folder()
-    lanes = [
-        Lane(name, make, ledger=_ledger(folder, sweep, name), warn=warn)
-        for name, make in _makers(sweep, trackers, mode, folder, warn).items()
-    ]
+    lanes = []
+    for name, make in _makers(sweep, trackers, mode, folder, warn).items():
+        try:
+            lanes.append(Lane(name, make, ledger=_ledger(folder, sweep, name), warn=warn))
+        except (OSError, ValueError) as error:  # its ledger cannot be read or written
+            warn(f"{name}: {error}; the sweep goes on without it (its files lie in {folder})")
     running = SweepTracking(sweep, lanes, storage=storage, objectives=objectives, stored=stored)
     try:
         yield running
