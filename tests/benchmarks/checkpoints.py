@@ -31,6 +31,7 @@ from ticketsweep.train.data import Dataset
 from ticketsweep.trial import run_trial
 
 NEVER = 1e6  # seconds
+INTERVALS: dict[str, float | None] = {"10 s at least (default)": None, "1 s": 1.0}
 TRIAL: dict[str, Any] = {
     "model": "lenet-300-100",
     "dataset": "digits",
@@ -111,31 +112,42 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"
 
 
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=40_000)
-    given = parser.parse_args()
+def print_costs(turns: int, steps: int) -> None:
+    """The first table."""
     dataset = load_data(TrialConfig.model_validate(TRIAL))
     spent(dataset, 10, NEVER)
     print("| a checkpoint every | costs, of the trial's processor time | checkpoints | n |")
     print("| --- | --- | --- | --- |", flush=True)
-    for every in (None, 1.0):
+    for label, every in INTERVALS.items():
         shares, counts = list[float](), list[int]()
-        for _ in range(given.turns):
-            without = spent(dataset, given.steps, NEVER)
-            with_them = spent(dataset, given.steps, every)
+        for _ in range(turns):
+            without = spent(dataset, steps, NEVER)
+            with_them = spent(dataset, steps, every)
             shares.append(100 * (with_them.seconds / without.seconds - 1))
             counts.append(with_them.checkpoints)
-        label = "default" if every is None else f"{every:g} s"
-        print(f"| {label} | {spread(shares)} % | {spread(counts)} | {given.turns} |", flush=True)
-    print("\n| a checkpoint every | lost at a kill, s | n |\n| --- | --- | --- |", flush=True)
-    for every in (None, 1.0):
-        label = "default (10 s at least)" if every is None else f"{every:g} s"
-        seconds = lost(given.kills, every, steps=given.steps)
+        print(f"| {label} | {spread(shares)} % | {spread(counts)} | {turns} |", flush=True)
+
+
+def print_losses(kills: int, steps: int) -> None:
+    """The second table."""
+    print("| a checkpoint every | lost at a kill, s | n |\n| --- | --- | --- |", flush=True)
+    for label, every in INTERVALS.items():
+        seconds = lost(kills, every, steps=steps)
         print(f"| {label} | {spread(seconds)} | {len(seconds)} |", flush=True)
+
+
+def main() -> None:
+    """Print both tables, or one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--parts", nargs="*", choices=["cost", "lost"], default=["cost", "lost"])
+    given = parser.parse_args()
+    if "cost" in given.parts:
+        print_costs(given.turns, given.steps)
+    if "lost" in given.parts:
+        print_losses(given.kills, given.steps)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def compact(storage: Storage, sweep: str, *, report: Report) -> Compaction:
     storage cannot be written to; what has been merged until then stays merged.
     """
     _check_sweep(storage, sweep)
-    with _claim(storage, sweep) as claim:
+    with compacting(storage, sweep) as claim:
         files_before, bytes_before = _totals(storage, sweep)
         left = _finish_earlier(storage, sweep)
         work = _sources(storage, sweep)
@@ -142,7 +142,11 @@ def _check_sweep(storage: Storage, sweep: str) -> None:
         raise StorageError(f"storage {storage.uri} has no trials of a sweep {sweep!r} ({has})")
 
 
-def _claim(storage: Storage, sweep: str) -> AbstractContextManager[Claim]:
+def compacting(storage: Storage, sweep: str) -> AbstractContextManager[Claim]:
+    """The claim of the only process that changes a sweep's parts.
+
+    Raises StorageError, on entering, if another one has it.
+    """
     return claimed(storage, sweep, "compaction", waiting=lambda _: None)
 
 
@@ -375,8 +379,7 @@ def rewrite_part(
 ) -> None:
     """Commit these trials' rows in place of a part, whose files stay where they are.
 
-    Raises StorageError as `compact` does.
+    To be called under the claim of `compacting`. Raises StorageError where it cannot be written.
     """
-    with _claim(storage, sweep):
-        group = _Group([_Source({}, trials, part, 0.0)], [rows])
-        _put_part(storage, sweep, _encode(group, lambda: False))
+    group = _Group([_Source({}, trials, part, 0.0)], [rows])
+    _put_part(storage, sweep, _encode(group, lambda: False))

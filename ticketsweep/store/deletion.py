@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from ticketsweep.errors import StorageError, did_you_mean
 from ticketsweep.store.claims import claimed
-from ticketsweep.store.compaction import rewrite_part
+from ticketsweep.store.compaction import compacting, rewrite_part
 from ticketsweep.store.database import Database
 from ticketsweep.store.files import remove
 from ticketsweep.store.live import live_runs
@@ -75,10 +75,7 @@ def delete_sweep(storage: Storage, sweep: str, *, report: Report) -> Doomed:
     cannot be deleted.
     """
     _plan(storage, sweep)  # without which a claim would be made for no sweep
-    with (
-        claimed(storage, sweep, "run", waiting=lambda _: None),
-        claimed(storage, sweep, "compaction", waiting=lambda _: None),
-    ):
+    with claimed(storage, sweep, "run", waiting=lambda _: None), compacting(storage, sweep):
         _refuse_single_trials(storage, sweep)
         plan = _plan(storage, sweep)
         _delete(storage, plan.groups, report)
@@ -137,6 +134,10 @@ def _own_checkpoints(storage: Storage, sweep: str, trials: Collection[str]) -> l
     others = {file.name for file in storage.files("trials") if file.sweep != sweep}
     for other, begun in trials_under_way(storage).items():
         others |= begun if other != sweep else set()
+    now = datetime.now(UTC)
+    for run in live_runs(storage):  # single trials, of which there is no other note
+        if run.sweep != sweep and run.is_alive(now):
+            others |= {trial.trial_id for trial in run.trials}
     return [info for name, info in found.items() if name not in others]
 
 
@@ -176,7 +177,8 @@ def delete_trials(storage: Storage, sweep: str, trials: Collection[str], *, repo
 
     Raises StorageError as `delete_sweep` does, and if a part that has one of them is damaged.
     """
-    with claimed(storage, sweep, "run", waiting=lambda _: None):
+    # A compaction under way would bring back what it has read before.
+    with claimed(storage, sweep, "run", waiting=lambda _: None), compacting(storage, sweep):
         _refuse_single_trials(storage, sweep)
         own = [storage.trial_files(sweep, trial) for trial in trials]
         rest = [f.path for of in own for table, f in of.items() if table != "trials"]

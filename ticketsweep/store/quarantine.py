@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ticketsweep.errors import StorageError
-from ticketsweep.store.compaction import rewrite_part
+from ticketsweep.store.compaction import compacting, rewrite_part
 from ticketsweep.store.part_contents import sound_rows
 from ticketsweep.store.paths import Storage, StoredFile, one_line, valid_name
 from ticketsweep.store.schema import TRIAL_TABLES
@@ -54,7 +54,8 @@ def _rescued(storage: Storage, part: DamagedPart) -> bool:
             rows = sound_rows(storage, part.files, part.sound)
         except FileNotFoundError:
             return False
-        rewrite_part(storage, part.sweep, part.name, part.sound, rows)
+        with compacting(storage, part.sweep):
+            rewrite_part(storage, part.sweep, part.name, part.sound, rows)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ticketsweep.sweep.tracking.records import Best, Standing, Tracker, Trial, c
 from ticketsweep.sweep.tracking.stored import best_of, curve_of, ending_of, standing_of
 
 TRACKERS = ("wandb", "tensorboard", "jsonl")
+_STANDING_SHARE = 100  # all trials are gone through for a standing: of long sweeps, ever less often
 
 __all__ = [
     "TRACKERS",
@@ -51,6 +53,7 @@ class SweepTracking:
     ) -> None:
         self._sweep, self._lanes, self._objectives = sweep, lanes, dict(objectives)
         self._database = Database(storage)
+        self._standing_after = 0.0
         self._rows = {str(row["trial_id"]): self._slim(row) for row in stored}
         for lane in lanes:
             for row in stored:
@@ -73,10 +76,15 @@ class SweepTracking:
     def finish(self, trial_id: str, row: Row) -> None:
         """The trial has ended; `row` is its row of the `trials` table."""
         self._rows[trial_id] = self._slim(row)
-        standing = standing_of(list(self._rows.values()), self._objectives)
         for lane in self._lanes:
             self._end(lane, row)
-            lane.standing(standing)
+        if self._lanes and time.monotonic() >= self._standing_after:
+            began = time.monotonic()
+            standing = standing_of(list(self._rows.values()), self._objectives)
+            for lane in self._lanes:
+                lane.standing(standing)
+            ended = time.monotonic()
+            self._standing_after = ended + _STANDING_SHARE * (ended - began)
 
     def close(self) -> None:
         """Close the trackers, each within a bounded time."""

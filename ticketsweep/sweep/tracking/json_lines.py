@@ -24,9 +24,10 @@ class JsonLines:
         whole = 0
         for line in self._lines():
             whole += len(line)
-            event = json.loads(line)
-            if event["event"] == "step":
-                self._last[event["trial"]] = event["step"]
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: as if not there
+                event = json.loads(line)
+                if event["event"] == "step":
+                    self._last[event["trial"]] = event["step"]
         os.ftruncate(self._file, whole)  # the rest is what a full disk left of a line
 
     def _lines(self) -> Iterator[bytes]:
