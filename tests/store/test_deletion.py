@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from ticketsweep.errors import StorageError
 from ticketsweep.store import deletion
 from ticketsweep.store.checkpoints import CheckpointFile
 from ticketsweep.store.claims import claimed
-from ticketsweep.store.compaction import compact
+from ticketsweep.store.compaction import compact, compacting
 from ticketsweep.store.comparisons import ComparedPair, write_comparisons
 from ticketsweep.store.database import Database
 from ticketsweep.store.deletion import delete_sweep, delete_trials, doomed_sweep
+from ticketsweep.store.live import LivePage, live_runs
 from ticketsweep.store.logs import add_note
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.under_way import note_begun, trials_under_way
@@ -147,6 +149,30 @@ def test_a_sweep_that_is_being_run_is_not_deleted(storage: Storage) -> None:
     ):
         delete_sweep(storage, "old", report=silent)
     assert files(storage) == before
+
+
+def test_no_trial_goes_while_the_sweep_is_being_compacted(storage: Storage) -> None:
+    before = files(storage)
+    with compacting(storage, "old"), pytest.raises(StorageError, match="compact"):
+        delete_trials(storage, "old", ["t3"], report=silent)
+    assert files(storage) == before
+
+
+def test_a_checkpoint_stays_that_a_single_trial_of_another_sweep_is_writing(
+    storage: Storage,
+) -> None:
+    CheckpointFile(storage, "bad").write(b"state")
+    page = LivePage(storage, "single", "bad")
+    page.started("bad", steps=10, replicates=1, host="here")
+    until = time.monotonic() + 20
+    while not any(run.trials for run in live_runs(storage, "single")):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    try:
+        delete_sweep(storage, "old", report=silent)
+    finally:
+        page.close("complete")
+    assert "bad" in storage.checkpoints()
 
 
 def test_single_trials_go_from_parts_too(storage: Storage) -> None:

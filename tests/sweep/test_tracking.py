@@ -417,6 +417,33 @@ def test_a_line_that_a_full_disk_has_cut_is_removed(tmp_path: Path) -> None:
     assert events == ["begun", "step", "begun"]
 
 
+def test_a_damaged_line_is_as_if_not_there(tmp_path: Path) -> None:
+    lines = JsonLines("s", folder=tmp_path)
+    lines.begin(Trial("t", {}, ()))
+    lines.log("t", 7, {})
+    with (tmp_path / "s.jsonl").open("ab") as file:
+        file.write(b'\xff\x00 half\n[]\n{"event": 3}\n')
+    assert JsonLines("s", folder=tmp_path).begin(Trial("t", {}, ())) == 7
+
+
+@pytest.mark.parametrize("in_the_way", ["tracking", "tracking/s.jsonl.ledger"])
+def test_a_folder_that_cannot_be_used_is_told_and_ends_nothing(
+    in_the_way: str, tmp_path: Path
+) -> None:
+    storage = Storage.open(str(tmp_path / "storage"), create=True)
+    path = tmp_path / "storage" / in_the_way
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\xff\xfe")
+    told: list[str] = []
+    with tracker(
+        "s", ["jsonl"], mode="off", storage=storage, objectives=OBJECTIVES, stored=[],
+        warn=told.append,
+    ) as track:  # fmt: skip
+        track.begin(trial_id(0), config_of(0))
+    assert len(told) == 1
+    assert told[0].startswith("jsonl: ")
+
+
 def test_event_files_are_read_up_to_where_they_are_torn(tmp_path: Path) -> None:
     writer = EventFileWriter(str(tmp_path))
     for step in (1, 2):
