@@ -136,7 +136,7 @@ def tracker(
     for name, make in _makers(sweep, trackers, mode, folder, warn).items():
         try:
             lanes.append(Lane(name, make, ledger=_ledger(folder, sweep, name), warn=warn))
-        except (OSError, ValueError) as error:  # its ledger cannot be read or written
+        except OSError as error:  # its ledger cannot be written
             warn(f"{name}: {error}; the sweep goes on without it (its files lie in {folder})")
     running = SweepTracking(sweep, lanes, storage=storage, objectives=objectives, stored=stored)
     try:

@@ -152,10 +152,10 @@ class Lane:
 
 
 def left_open(ledger: Path) -> set[str]:
-    """Trials that were begun and not ended since, by a lane's ledger."""
+    """Trials that were begun and not ended since, by a lane's ledger, as far as it can be read."""
     found: set[str] = set()
-    with contextlib.suppress(FileNotFoundError):
-        for line in ledger.read_text(encoding="utf-8").splitlines():
+    with contextlib.suppress(OSError):
+        for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
             event, _, trial_id = line.partition(" ")
             (found.add if event == "begun" else found.discard)(trial_id)
     return found
