@@ -31,7 +31,7 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="tl-", dir="/tmp"))  # short: Ray's sockets lie below
+    folder = Path(tempfile.mkdtemp(prefix="tw-", dir="/tmp"))  # short: Ray's sockets lie below
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
