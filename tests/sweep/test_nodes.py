@@ -222,7 +222,7 @@ def test_machines_that_differ_from_the_driver_are_refused_by_name(machines: Mach
     refused = machines.run(root / "private" / "storage")
     _, err = refused.communicate(timeout=200)
     assert refused.returncode == 2, err
-    (said,) = [line for line in err.splitlines() if "--storage" in line]
+    (said,) = [line for line in err.splitlines() if "--storage must" in line]
     assert f"node {NETWORK}.2 has another folder" in said
     assert f"{root}/private/storage (give s3://BUCKET/PREFIX" in said
     assert "Traceback" not in err
