@@ -73,6 +73,17 @@ class TrialOutcome:
 T = TypeVar("T")
 
 
+def alive_while_waiting(action: Callable[[], T], *, seconds: float) -> Generator[Alive, None, T]:
+    """`waiting`, its reasons told as signs of life."""
+    trying = waiting(action, seconds=seconds)
+    while True:
+        try:
+            yield Alive(waiting=next(trying))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
 def run_trial(
     config: TrialConfig,
     *,
@@ -115,13 +126,7 @@ def run_trial(
     identity = identify(config, dataset)
 
     def persist(action: Callable[[], T]) -> Generator[Alive, None, T]:
-        trying = waiting(action, seconds=patience)
-        while True:
-            try:
-                yield Alive(waiting=next(trying))
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
+        return alive_while_waiting(action, seconds=patience)
 
     stored = yield from persist(lambda: reuse_trial(storage, sweep, identity, search=search))
     if stored is not None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from ticketsweep.config import TrialConfig
@@ -33,6 +34,14 @@ def make_spec() -> MakeSpec:
         return parse_space(MINI | trial | {"sweep": block}, source="mini.yaml")
 
     return make
+
+
+@pytest.fixture(scope="module")
+def quiet_optuna() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import optuna
 import pytest
@@ -9,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ticketsweep.sweep import samplers
 from ticketsweep.sweep.samplers import BoundedTPE, _Window
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def ask(study: optuna.Study) -> optuna.Trial:
@@ -26,14 +28,6 @@ def values(trial: optuna.Trial, objectives: int) -> list[float]:
 
 def study_of(sampler: optuna.samplers.BaseSampler, objectives: int) -> optuna.Study:
     return optuna.create_study(sampler=sampler, directions=["maximize"] * objectives)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 @pytest.mark.parametrize("objectives", [1, 2])

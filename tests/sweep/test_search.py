@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ticketsweep.progress import UNDER_WAY
 from ticketsweep.space import SweepSpec, parse_space
 from ticketsweep.sweep.search import Search, Suggestion
 from ticketsweep.sweep.stored import failures_of, to_be_tried_again
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 Row = dict[str, Any]
 _CLOCK = itertools.count()
@@ -369,11 +371,3 @@ def test_a_journal_whose_disk_is_full_or_away_holds_nobody_up(
     study = read(journal)
     assert [trial.user_attrs["trial_id"] for trial in study.trials] == ids(rows)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)

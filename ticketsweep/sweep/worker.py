@@ -19,10 +19,9 @@ from ticketsweep.planning import DataKey, data_key, identify
 from ticketsweep.progress import Alive, Progress, Rung, StageProgress
 from ticketsweep.store.logs import trial_log
 from ticketsweep.store.paths import Storage
-from ticketsweep.store.patience import waiting
 from ticketsweep.store.remote import is_remote
 from ticketsweep.train.data import Dataset
-from ticketsweep.trial import run_trial
+from ticketsweep.trial import alive_while_waiting, run_trial
 
 REPORT = "report"
 """The key of a result under which Tune passes on a `Report`."""
@@ -108,7 +107,10 @@ class TrialWorker(tune.Trainable):
         if self._gpus == 0 and config.device == "auto":  # a cluster's Ray may show it others' GPUs
             config = config.model_copy(update={"device": "cpu"})
         # Not in `setup`, of whose waiting nobody would be told.
-        masks = self._masks = self._masks or (yield from self._opened())
+        if self._masks is None:
+            opening = alive_while_waiting(lambda: _open(self._uri), seconds=self._patience)
+            self._masks = yield from opening
+        masks = self._masks
         dataset = self._datasets[data_key(config)]
         trial = run_trial(
             config,
@@ -129,12 +131,3 @@ class TrialWorker(tune.Trainable):
             yield Refused(" ".join(str(error).split()))
         else:
             yield Stored(dict(outcome.row))
-
-    def _opened(self) -> Generator[Report, None, Storage]:
-        opening = waiting(lambda: _open(self._uri), seconds=self._patience)
-        while True:
-            try:
-                yield Alive(waiting=next(opening))
-            except StopIteration as stop:
-                storage: Storage = stop.value
-                return storage
