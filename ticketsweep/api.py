@@ -21,7 +21,6 @@ from ticketsweep.results.rows import figure_of
 from ticketsweep.space import SweepSpec, read_space, space_of
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage, default_storage
-from ticketsweep.store.schema import TRIALS
 
 if TYPE_CHECKING:
     from ticketsweep.results.comparison import SweepComparison
@@ -126,16 +125,6 @@ def run(
     return Swept(outcome.name, database.trials(sweep=outcome.name), database)
 
 
-def _figures(database: Database, sweep: str, figures: Collection[str]) -> list[dict[str, Any]]:
-    """The stored trials with some figures alone, which takes a third of the time."""
-    if all(name in TRIALS.names for name in figures):
-        return database.outlines(sweep, columns=["status", *figures])
-    rows: list[dict[str, Any]] = database.trials(
-        sweep, columns=["status", "metrics", *(name for name in figures if name in TRIALS.names)]
-    ).to_pylist()
-    return rows
-
-
 def follow(
     spec: SweepSpec,
     storage: Storage,
@@ -163,7 +152,6 @@ def follow(
     display = sweep_display(
         stderr_console(),
         settings.objectives,
-        _figures(Database(storage), settings.name, settings.objectives),
         possible=spec.possible(),
         seconds=seconds,
     )

@@ -70,7 +70,9 @@ class Watch:
             files = folder.glob("ticketsweep-ray-*/tune/**/*")
             self.state_bytes = sum(file.stat().st_size for file in files if file.is_file())
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: object
+    ) -> None:
         """Nothing is to be written down."""
 
     def trial_started(self, trial_id: str, config: object, *, host: str) -> None:

@@ -45,8 +45,9 @@ def console(*, terminal=False, width=80, height=24):
 
 def state(*, possible=100, **begun):
     clock = Clock()
-    made = SweepState(AIMS, [], possible, clock)
-    made.begun(**{"name": "s", "samples": 10, "stored": 0, "concurrency": 2, **begun})
+    made = SweepState(AIMS, possible, clock)
+    usual = {"name": "s", "samples": 10, "stored": 0, "concurrency": 2, "earlier": []}
+    made.begun(**{**usual, **begun})
     return made, clock
 
 
@@ -66,7 +67,7 @@ def test_time_left_is_the_pace_of_what_was_worked_on_times_what_is_missing():
 
 def test_a_run_with_a_limit_says_how_long_it_has():
     clock = Clock()
-    sweep = SweepState(AIMS, [], 100, clock, seconds=7200)
+    sweep = SweepState(AIMS, 100, clock, seconds=7200)
     assert sweep.times().endswith("elapsed, the time is up in 2:00:00")
     clock.now += 7000
     assert sweep.times().endswith("elapsed, the time is up in 3:20")
@@ -103,7 +104,9 @@ def test_more_trials_than_were_asked_for_are_never_a_part_of_fewer():
 
 
 def test_trials_of_earlier_runs_count_among_the_best():
-    sweep = SweepState(AIMS, [row("earlier", accuracy=0.95)], 10, Clock())
+    sweep = SweepState(AIMS, 10, Clock())
+    earlier = [row("earlier", accuracy=0.95)]
+    sweep.begun(name="s", samples=10, stored=1, concurrency=2, earlier=earlier)
     sweep.finished("a", row("a", accuracy=0.9))
     assert sweep.best() == ["val_accuracy 95.00 % (trial earlier)"]
 
@@ -111,7 +114,7 @@ def test_trials_of_earlier_runs_count_among_the_best():
 def run_ten(observer, *, failing=()):
     with observer:
         observer.phase("starting Ray")
-        observer.sweep_started(name="s", samples=100, stored=50, concurrency=2)
+        observer.sweep_started(name="s", samples=100, stored=50, concurrency=2, earlier=[])
         for i in range(50):
             observer.trial_started(str(i), TrialConfig(), host="h")
             observer.trial_progressed(str(i), progress(5))
@@ -123,7 +126,7 @@ def run_ten(observer, *, failing=()):
 
 def test_a_log_has_a_line_for_the_start_each_tenth_and_each_failure():
     out = console()
-    display = sweep_display(out, AIMS, [], possible=100)
+    display = sweep_display(out, AIMS, possible=100)
     assert isinstance(display, LoggedSweep)
     run_ten(display, failing=(3,))
     lines = out.file.getvalue().splitlines()
@@ -137,7 +140,7 @@ def test_a_log_has_a_line_for_the_start_each_tenth_and_each_failure():
 
 def test_a_log_tells_each_phase_once():
     out = console()
-    display = sweep_display(out, AIMS, [], possible=100)
+    display = sweep_display(out, AIMS, possible=100)
     for phase in ("loading digits", "starting Ray", "loading digits"):
         display.phase(phase)
     assert out.file.getvalue().splitlines() == ["loading digits", "starting Ray"]
@@ -145,13 +148,13 @@ def test_a_log_tells_each_phase_once():
 
 def test_nothing_moves_where_the_output_is_no_terminal():
     out = console()
-    run_ten(sweep_display(out, AIMS, [], possible=100))
+    run_ten(sweep_display(out, AIMS, possible=100))
     assert "\x1b" not in out.file.getvalue()
 
 
 def test_a_terminal_shows_counts_bars_and_the_best_and_failures_stay():
     out = console(terminal=True)
-    display = sweep_display(out, AIMS, [], possible=100)
+    display = sweep_display(out, AIMS, possible=100)
     assert isinstance(display, LiveSweep)
     run_ten(display, failing=(3,))
     text = out.file.getvalue()
@@ -170,8 +173,8 @@ def test_a_terminal_shows_counts_bars_and_the_best_and_failures_stay():
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_more_running_trials_than_lines_do_not_scroll_the_terminal(width):
     out = console(terminal=True, width=width, height=15)
-    display = sweep_display(out, AIMS, [], possible=100)
-    display.sweep_started(name="s", samples=100, stored=0, concurrency=50)
+    display = sweep_display(out, AIMS, possible=100)
+    display.sweep_started(name="s", samples=100, stored=0, concurrency=50, earlier=[])
     for i in range(50):
         display.trial_started(f"{i:016}", TrialConfig(), host="h")
     shown = console(width=width, height=15)

@@ -260,6 +260,7 @@ def test_nothing_is_wider_than_a_desk(opened: Opened):
     assert opened.page.evaluate(UNFOLDED_WIDTH) <= 1280
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_report_of_200_trials_is_small_and_opens_soon(browser, sweep, tmp_path: Path):
     for at in range(200):

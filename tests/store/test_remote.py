@@ -236,6 +236,7 @@ def test_every_reading_command_works(storage, uri, make_trial, command):
     assert Database(storage).trials()["trial_id"].to_pylist() == ["t0"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_sweep_runs_and_no_secret_is_left_anywhere(storage, uri, command, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)

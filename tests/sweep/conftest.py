@@ -67,7 +67,9 @@ class Recorder:
     def phase(self, text: str) -> None:
         self._note("phase", text)
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: object
+    ) -> None:
         self._note("started", (name, samples, stored, concurrency))
 
     def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:

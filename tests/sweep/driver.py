@@ -23,7 +23,9 @@ class Speaker:
     def phase(self, text: str) -> None:
         say("phase", text)
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: object
+    ) -> None:
         say("started", stored)
 
     def trial_started(self, trial_id: str, config: object, *, host: str) -> None:

@@ -304,6 +304,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_stored_once(
     assert len(recorder.of("finished")) == 2
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_killed_too_often_fails_its_trial(
     storage: Storage, recorder: Recorder, make_spec: MakeSpec
 ) -> None:
@@ -326,6 +327,7 @@ def test_a_worker_that_is_killed_too_often_fails_its_trial(
     assert [row["status"] for row in rows.values()] == ["complete"]
 
 
+@pytest.mark.exhaustive
 def test_a_storage_that_breaks_ends_the_sweep(
     storage: Storage, recorder: Recorder, make_spec: MakeSpec
 ) -> None:

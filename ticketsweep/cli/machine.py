@@ -41,7 +41,7 @@ _FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 def processors() -> Finding:
     """How many may be used, and what limits them."""
-    from ticketsweep.sweep.runner import local_cpus
+    from ticketsweep.sweep.resources import local_cpus
 
     usable, there = local_cpus(), os.cpu_count() or 1
     told = f"{usable} of {there} may be used"

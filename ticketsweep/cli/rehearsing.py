@@ -37,7 +37,7 @@ def dry_run(
     opened = None
     with contextlib.suppress(MissingStorage):
         opened = Storage.open(storage, create=False)
-    display = sweep_display(stderr_console(), settings.objectives, [], possible=settings.samples)
+    display = sweep_display(stderr_console(), settings.objectives, possible=settings.samples)
     # What libraries print goes to stderr: stdout is for the result alone.
     with display as observer, contextlib.redirect_stdout(sys.stderr):
         observer.phase("loading libraries")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import RLock
@@ -41,7 +41,6 @@ _STAGES = {
 def sweep_display(
     console: Console,
     objectives: Objectives,
-    earlier: Sequence[Row],
     *,
     possible: int,
     seconds: float | None = None,
@@ -51,11 +50,10 @@ def sweep_display(
     Parameters
     ----------
     objectives: metric -> "max" or "min".
-    earlier: rows of the trials that were stored before this run.
     possible: distinct configurations that the space has, counted up to those asked for.
     seconds: that the run may take; None: as long as it takes.
     """
-    state = SweepState(objectives, earlier, possible, time.monotonic, seconds)
+    state = SweepState(objectives, possible, time.monotonic, seconds)
     animated = console.is_terminal and not console.is_dumb_terminal
     return LiveSweep(console, state) if animated else LoggedSweep(console, state)
 
@@ -77,9 +75,13 @@ class LoggedSweep(AbstractContextManager["LoggedSweep"]):
     ) -> None:
         return None
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: Collection[Row]
+    ) -> None:
         """The search begins."""
-        self._state.begun(name=name, samples=samples, stored=stored, concurrency=concurrency)
+        self._state.begun(
+            name=name, samples=samples, stored=stored, concurrency=concurrency, earlier=earlier
+        )
         self._tenths = self._tenths_done()
         self._say(self._state.opening())
 
@@ -154,10 +156,14 @@ class LiveSweep(AbstractContextManager["LiveSweep"]):
     ) -> None:
         self._live.__exit__(kind, error, traceback)
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: Collection[Row]
+    ) -> None:
         """The search begins."""
         with self._lock:
-            self._state.begun(name=name, samples=samples, stored=stored, concurrency=concurrency)
+            self._state.begun(
+                name=name, samples=samples, stored=stored, concurrency=concurrency, earlier=earlier
+            )
             self._phase = "waiting for the first trial"
         self._say(self._state.opening())
 

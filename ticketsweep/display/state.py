@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from ticketsweep.display.figures import duration, named_figure, out_of, plural, short
@@ -37,7 +37,6 @@ class SweepState:
     Parameters
     ----------
     objectives: metric -> "max" or "min".
-    earlier: rows of the trials that were stored before this run.
     possible: distinct configurations that the space has, counted up to those asked for.
     clock: seconds since any fixed moment.
     seconds: that the run may take; None: as long as it takes.
@@ -46,15 +45,12 @@ class SweepState:
     def __init__(
         self,
         objectives: Objectives,
-        earlier: Sequence[Row],
         possible: int,
         clock: Callable[[], float],
         seconds: float | None = None,
     ) -> None:
         self.objectives = objectives
-        self._best = {
-            name: best_trial(earlier, name, direction) for name, direction in objectives.items()
-        }
+        self._best: dict[str, Row | None] = dict.fromkeys(objectives)
         self.possible = possible
         self.clock = clock
         self.began = clock()
@@ -92,10 +88,14 @@ class SweepState:
         remaining = max(0.0, wanted - self.stored - worked)
         return remaining * (self.clock() - self.first_trial) / worked
 
-    def begun(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
-        """The search begins; what is stored counts as done."""
+    def begun(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: Collection[Row]
+    ) -> None:
+        """The search begins; of the trials of earlier runs, those `stored` count as done."""
         self.name, self.samples, self.stored = name, samples, stored
         self.concurrency = concurrency
+        for metric, direction in self.objectives.items():
+            self._best[metric] = best_trial(list(earlier), metric, direction)
 
     def opening(self) -> str:
         """`quickstart: 12 trials, 2 at a time; resuming: 7 of 12 trials already stored`."""

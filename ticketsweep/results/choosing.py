@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import pyarrow as pa
-
 from ticketsweep.config import parse_config
 from ticketsweep.errors import UserError, did_you_mean
 from ticketsweep.names import OBJECTIVES, TEST_FIGURES
@@ -38,17 +36,12 @@ def view_of(database: Database, name: str, *, by: str | None) -> SweepView:
     (row,) = [row for row in sweeps if row["sweep"] == name] or [None]
     objectives = dict(row["objectives"] or {}) if row else {}
     figures = {STRONG.validation, "sparsity", *(objectives if by is None else [by])}
-    if figures <= _COLUMNS:
-        trials = database.outlines(name, columns=["status", "config", *sorted(figures)])
-    else:  # one of the map's
-        trials = database.trials(name).to_pylist()
+    columns = figures & set(TRIALS.names) | ({"metrics"} if figures - set(TRIALS.names) else set())
+    trials = database.outlines(name, columns=["status", "config", *sorted(columns)])
     if row is None and not trials:
         others = [{"sweep": other} for other in database.storage.sweeps_with_trials()]
         return sweep_named(sweep_views(sweeps, others), name, storage=database.storage.uri)
     return SweepView(name, row, trials)
-
-
-_COLUMNS = frozenset(field.name for field in TRIALS if not pa.types.is_map(field.type))
 
 
 def chosen_by(metric: str | None, objectives: Objectives) -> Objectives:

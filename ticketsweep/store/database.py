@@ -97,12 +97,14 @@ class Database:
     def outlines(self, sweep: str | None = None, *, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of `trials` with some columns alone, as plain values, in the same order.
 
-        Of trials with files of their own they are taken from the footers, and no page is read: of
-        thousands, that takes a third of the time. What is damaged behind a footer goes unnoticed.
+        Of trials with files of their own they are taken from the footers, and no page is read but
+        those of `metrics`: of thousands, that takes a third of the time. What is damaged behind a
+        footer goes unnoticed.
 
         Parameters
         ----------
-        columns: whose values are no lists or maps; `sweep`, `trial_id` and `started_at` come too.
+        columns: those wanted besides `sweep`, `trial_id` and `started_at`; `metrics` becomes a list
+            of pairs.
         """
         wanted = list(dict.fromkeys([*_IN_ORDER, *columns]))
         told: list[dict[str, Any]] = []

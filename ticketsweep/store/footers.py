@@ -1,7 +1,8 @@
-"""What the footer of a trial's own file says of its only row, without reading a page of it.
+"""What the footer of a trial's own file says of its only row, hardly reading a page of it.
 
 To open thousands of small files as a data set, and to read their pages, takes seconds. A column's
-statistics hold its least and greatest value, which for one row are the value.
+statistics hold its least and greatest value, which for one row are the value. Of a map they do not
+tell which value is whose: its pages are read.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Footers:
         Parameters
         ----------
         files: of single trials.
-        columns: whose values are no lists or maps.
+        columns: of the table. Those that hold maps cost a page each.
 
         Raises FileNotFoundError if one has gone since it was listed.
         """
@@ -56,14 +57,20 @@ class Footers:
         return [self._row(file, columns) for file in files]
 
     def _row(self, file: StoredFile, columns: Sequence[str]) -> Outline | None:
+        maps = [name for name in columns if name in _MAPS]
         try:
-            metadata = pq.read_metadata(pa.BufferReader(read_bytes(self.storage, file)))
+            content = pa.BufferReader(read_bytes(self.storage, file))
+            opened = pq.ParquetFile(content, page_checksum_verification=True) if maps else None
+            metadata = pq.read_metadata(content) if opened is None else opened.metadata
             self._check(metadata, file)
+            row = row_of(metadata, [name for name in columns if name not in _MAPS])
+            if row is not None and opened is not None:
+                row |= opened.read(columns=maps, use_threads=False).to_pylist()[0]
         except FileNotFoundError:
             raise
         except (*DAMAGE, UnreadableFile):
             return None
-        return row_of(metadata, columns)
+        return row
 
     def _check(self, metadata: pq.FileMetaData, file: StoredFile) -> None:
         """Raises UnreadableFile for a file of another table, version or schema."""
@@ -75,7 +82,12 @@ class Footers:
 
 
 def row_of(metadata: pq.FileMetaData, columns: Sequence[str]) -> Outline | None:
-    """The only row of a file; None where there are more, or a column's value is not told."""
+    """The only row of a file; None where there are more, or a column's value is not told.
+
+    Parameters
+    ----------
+    columns: whose values are no maps.
+    """
     if metadata.num_rows != 1 or metadata.num_row_groups != 1:
         return None
     group = metadata.row_group(0)
@@ -95,6 +107,7 @@ def row_of(metadata: pq.FileMetaData, columns: Sequence[str]) -> Outline | None:
     return row
 
 
+_MAPS = frozenset(f.name for f in TRIALS if pa.types.is_map(f.type))
 # Of the leaves, of which a map has two.
-_LEAVES = [f.name for f in TRIALS for _ in range(2 if pa.types.is_map(f.type) else 1)]
+_LEAVES = [name for name in TRIALS.names for _ in range(2 if name in _MAPS else 1)]
 _PLACES = {name: _LEAVES.index(name) for name in TRIALS.names}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ticketsweep.config import TrialConfig
 from ticketsweep.progress import Alive, Progress, StageProgress
+from ticketsweep.results.rows import Row
 from ticketsweep.store.live import LivePage
 from ticketsweep.store.logs import ENDED, add_note
 from ticketsweep.store.paths import Storage
@@ -27,11 +28,13 @@ class Broadcast:
         self._page.phase(text)
         self._observer.phase(text)
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: Collection[Row]
+    ) -> None:
         """See `Observer`."""
         self._page.begun(samples=samples, stored=stored, concurrency=concurrency)
         self._observer.sweep_started(
-            name=name, samples=samples, stored=stored, concurrency=concurrency
+            name=name, samples=samples, stored=stored, concurrency=concurrency, earlier=earlier
         )
 
     def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:

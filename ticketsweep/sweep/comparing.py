@@ -15,7 +15,7 @@ from ticketsweep.progress import StageProgress
 from ticketsweep.revisit.jobs import Ended, Job, config_now, wants_gpu
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.interrupts import Interrupts
-from ticketsweep.sweep.runner import local_cpus
+from ticketsweep.sweep.resources import local_cpus
 
 # What is slow to import is imported once it is needed.
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -78,8 +78,13 @@ class JobQueue:
         self.exhausted = False
 
     @property
+    def earlier(self) -> Collection[Row]:
+        """The rows of the sweep's stored trials."""
+        return self._search.finished.values()
+
+    @property
     def stored(self) -> int:
-        """Trials of the sweep that need not be run."""
+        """How many of them need not be run again."""
         return len(self._search.finished) - len(self._again)
 
     def open(

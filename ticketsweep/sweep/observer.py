@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ticketsweep.config import TrialConfig
+from ticketsweep.results.rows import Row
 
 if TYPE_CHECKING:
     from ticketsweep.progress import Alive, Progress, StageProgress
@@ -17,8 +18,10 @@ class Observer(Protocol):
     def phase(self, text: str) -> None:
         """What is going on while nothing else moves."""
 
-    def sweep_started(self, *, name: str, samples: int, stored: int, concurrency: int) -> None:
-        """Ray is there; `stored` of `samples` trials need not be run."""
+    def sweep_started(
+        self, *, name: str, samples: int, stored: int, concurrency: int, earlier: Collection[Row]
+    ) -> None:
+        """Ray is there; of `earlier` trials, `stored` of `samples` need not be run again."""
 
     def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:
         """A worker on this machine has taken the trial up, perhaps for the second time."""

@@ -26,12 +26,10 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.halving import rungs_of
 from ticketsweep.sweep.observer import Observer
+from ticketsweep.sweep.resources import check_resources, fitting, local_cpus
 from ticketsweep.sweep.runner import (
-    check_resources,
     check_trials,
-    fitting,
     load_datasets,
-    local_cpus,
     stored_rows,
 )
 from ticketsweep.sweep.stored import to_be_tried_again
@@ -202,7 +200,7 @@ def rehearse(
             if settings.scheduler is not None:
                 seconds *= _share(settings.scheduler.asha, suggestion.config.train.steps)
         drawn.append(Drawn(suggestion.trial_id, suggestion.config, seconds, found or ""))
-    allowed = max(1, fitting(spec, cpus=local_cpus(), gpus=gpus))
+    allowed = max(1, fitting(spec, local_cpus(), gpus))
     concurrency = min(settings.concurrency or allowed, allowed)
     counts = [len(_replicates(config)) for config in configs] or [0]
     return Rehearsal(

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
 import itertools
 import json
-import math
-import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.distributions import corners
-from ticketsweep.errors import ConfigError, Fault, StorageError, SweepError
+from ticketsweep.errors import StorageError, SweepError
 from ticketsweep.results.rows import Row, is_imported
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
+from ticketsweep.store.schema import TRIALS
 from ticketsweep.store.writer import remove_leftovers, write_sweep
 from ticketsweep.sweep.broadcast import broadcast
 from ticketsweep.sweep.budget import Budget, Closing
 from ticketsweep.sweep.interrupts import Interrupts
 from ticketsweep.sweep.observer import Observer
+from ticketsweep.sweep.resources import check_resources, concurrency, fitting, local_cpus
 from ticketsweep.sweep.stored import is_done
 from ticketsweep.sweep.tracking import Mode, SweepTracking, are_behind, how_to_upload, tracker
 
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
     from ticketsweep.planning import DataKey
     from ticketsweep.sweep.jobs import JobQueue
-    from ticketsweep.sweep.nodes import Capacity
     from ticketsweep.sweep.server import Mirror
     from ticketsweep.train.data import Dataset
 
@@ -149,7 +146,8 @@ def _run_claimed(
         if are_behind(storage, settings.name, trackers, mode=tracking, stored=stored):
             with tracked():
                 observer.phase("tracking what was stored before an earlier run was killed")
-        return SweepOutcome(settings.name, tuple(stored), interrupted=False, exhausted=False)
+        rows = _whole_rows(spec, storage, observer)
+        return SweepOutcome(settings.name, rows, interrupted=False, exhausted=False)
     if address is None:
         check_resources(spec)
     datasets = load_datasets(spec, observer)
@@ -185,18 +183,23 @@ def _run_claimed(
         interrupted = True
     finally:
         search.close()
-    database = Database(storage)
-    found = patiently(
-        lambda: database.trials(settings.name),
-        seconds=settings.storage_seconds,
-        on_wait=observer.phase,
-    )
-    rows = found.to_pylist()
+    rows = _whole_rows(spec, storage, observer)
     out_of_time = queue.is_short and not interrupted
     to_upload = how_to_upload(storage, settings.name) if "wandb" in trackers else ""
     return SweepOutcome(
-        *(settings.name, tuple(rows), interrupted, queue.exhausted, out_of_time, to_upload)
+        *(settings.name, rows, interrupted, queue.exhausted, out_of_time, to_upload)
     )
+
+
+def _whole_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> tuple[Row, ...]:
+    """All of every stored trial, checked as it is read."""
+    settings = spec.settings
+    found = patiently(
+        lambda: Database(storage).trials(settings.name),
+        seconds=settings.storage_seconds,
+        on_wait=observer.phase,
+    )
+    return tuple(found.to_pylist())
 
 
 def _mirror(spec: SweepSpec, storage: Storage, url: URL, observer: Observer) -> Mirror:
@@ -245,7 +248,7 @@ def _run(
         interrupts.install()
         interrupts.check()
         capacity = cluster.capacity
-        if _fitting(spec, capacity) < 1:
+        if fitting(spec, capacity.cpus, capacity.gpus) < 1:
             wanted = settings.resources
             observer.warn(
                 f"a trial wants {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs, and the cluster has "
@@ -262,6 +265,9 @@ def _run(
                 "(1 gives each trial one, 0.25 a quarter: --set sweep.resources.gpus=1)"
             )
 
+        def places() -> int:
+            return concurrency(spec, capacity.cpus, capacity.gpus, grows=capacity.grows)
+
         def check() -> None:
             interrupts.check()
             claim.check()
@@ -271,10 +277,11 @@ def _run(
             name=settings.name,
             samples=settings.samples,
             stored=queue.stored,
-            concurrency=_concurrency(spec, capacity),
+            concurrency=places(),
+            earlier=queue.earlier,
         )
         queue.open(
-            places=lambda: _concurrency(spec, capacity),
+            places=places,
             on_stored=observer.trial_finished,
             on_wait=observer.phase,
         )
@@ -296,7 +303,7 @@ def stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[R
     """The sweep's stored trials, which must be of the same space."""
     database = Database(storage)
     name = spec.settings.name
-    rows: list[Row] = database.trials(name).to_pylist()
+    rows: list[Row] = [*database.outlines(name, columns=TRIALS.names)]
     sweep = _sweep_row(database, name)
     if any(is_imported(row) for row in rows):
         raise SweepError(
@@ -363,63 +370,6 @@ def _record_sweep(spec: SweepSpec, storage: Storage, *, begun: bool) -> None:
         }
     if row["samples"] < settings.samples:
         write_sweep(storage, {**row, "samples": settings.samples})
-
-
-def check_resources(spec: SweepSpec) -> None:
-    """Refuse what this machine can never give; a cluster may still grow."""
-    wanted = spec.settings.resources
-    have = {"cpus": float(local_cpus())}
-    if wanted.gpus:
-        import torch
-
-        have["gpus"] = float(torch.cuda.device_count())
-    faults = [
-        Fault(
-            f"sweep.resources.{kind}",
-            getattr(wanted, kind),
-            f"must be <= {limit:g}, what this machine has",
-            "or name a larger cluster with --address",
-        )
-        for kind, limit in have.items()
-        if getattr(wanted, kind) > limit
-    ]
-    if faults:
-        raise ConfigError(spec.source, faults)
-
-
-def local_cpus() -> int:
-    """Processors that this process may use, at least 1."""
-    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0)
-    cpus = cpus or float(os.cpu_count() or 1)
-    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, int(quota) / int(period))
-    return max(1, int(cpus))
-
-
-def _fitting(spec: SweepSpec, capacity: Capacity) -> int:
-    return fitting(spec, cpus=capacity.cpus, gpus=capacity.gpus)
-
-
-def fitting(spec: SweepSpec, *, cpus: float, gpus: float) -> int:
-    """How many trials these resources allow at once."""
-    wanted = spec.settings.resources
-    allowed = cpus / wanted.cpus
-    if wanted.gpus:
-        allowed = min(allowed, gpus / wanted.gpus)
-    return math.floor(allowed + 1e-9)
-
-
-def _concurrency(spec: SweepSpec, capacity: Capacity) -> int:
-    """How many trials are given out at once.
-
-    As many as were asked for. On this machine alone, no more than it can run; a cluster may grow,
-    and its autoscaler starts machines only for trials that wait. Else what the resources allow.
-    """
-    asked, fitting = spec.settings.concurrency, max(1, _fitting(spec, capacity))
-    if asked is None:
-        return fitting
-    return asked if capacity.grows else min(asked, fitting)
 
 
 def _size(dataset: Dataset) -> int:
