@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from tensorboardX.proto.event_pb2 import Event
 
 from ticketsweep.config import parse_config
 from ticketsweep.store.database import Database
+from ticketsweep.store.deletion import delete_sweep, doomed_sweep
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.tracking import (
     TRACKERS,
     Mode,
     are_behind,
     default_mode,
+    files_of,
     how_to_upload,
     tracker,
 )
@@ -504,3 +507,38 @@ def test_the_mode_follows_from_what_is_configured(
         (tmp_path / "netrc").write_text(netrc)
         (tmp_path / "netrc").chmod(0o600)
     assert default_mode() == mode
+
+
+def test_with_a_sweep_goes_what_was_tracked_of_it_and_nothing_of_others(tracked, tmp_path):
+    root = tmp_path / "storage"
+    shutil.copytree(tracked.storage.local, root, symlinks=True)
+    storage = Storage.open(str(root), create=False)
+    folder = storage.tracking_folder()
+    for sweep in ("s-2", "t"):
+        with tracker(
+            sweep, ["jsonl", "tensorboard"], mode="off", storage=storage, objectives=OBJECTIVES,
+            stored=[], warn=pytest.fail,
+        ) as track:  # fmt: skip
+            TRACKED["track"](track, storage, sweep, 0)
+    run = next(folder.glob("wandb/*run-*-s"))
+    shutil.copytree(run, run.with_name(f"{run.name}-2"))  # of a sweep whose name begins alike
+    (alike,) = folder.glob("wandb/*run-*-s-2/run-s.wandb")
+    alike.rename(alike.with_name("run-s-2.wandb"))
+
+    def files() -> set[Path]:  # W&B's own links point to the latest run
+        return {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+    before = files()
+    own = set(files_of(storage, "s"))
+    assert {path.relative_to(folder).parts[0] for path in own} == {
+        *("s.jsonl", "s.jsonl.ledger", "s.tensorboard.ledger", "s.wandb.ledger"),
+        *("tensorboard", "wandb"),
+    }
+    untracked = doomed_sweep(storage, "s")
+    doomed = delete_sweep(storage, "s", beside=own, report=lambda *_: None)
+    assert doomed.files == untracked.files + len(own)
+    assert files() == before - own
+    assert not files_of(storage, "s")
+    assert set(run_files(folder)) == {"s-2"}
+    assert not (folder / "tensorboard" / "s").exists()
+    assert set(files_of(storage, "s-2")) | set(files_of(storage, "t")) <= files()

@@ -40,8 +40,9 @@ def delete(
 ) -> None:
     """Delete a sweep, or some of its trials: rows, masks, comparisons, logs and checkpoints.
 
-    Trials that another sweep has copied stay there. It may be interrupted at any moment; run again,
-    it finishes. A sweep that is being run is left alone.
+    With a whole sweep go its journal and what trackers wrote into the storage; what W&B's server
+    has stays. Trials that another sweep has copied stay there. It may be interrupted at any moment;
+    run again, it finishes. A sweep that is being run is left alone.
     """
     from ticketsweep.display.deleting import doomed_record, doomed_text
     from ticketsweep.display.masks import counting
@@ -55,18 +56,22 @@ def delete(
         doomed_trials,
     )
     from ticketsweep.store.paths import Storage, default_storage
+    from ticketsweep.sweep.tracking import files_of, how_to_upload
 
     opened = Storage.open(storage or default_storage(), create=False)
-    whole = doomed_sweep(opened, sweep)
+    tracked = [] if trial or failed else files_of(opened, sweep)
+    whole = doomed_sweep(opened, sweep, beside=tracked)
     some = _chosen(Database(opened), sweep, trial or [], failed=failed) if trial or failed else None
     doomed = whole if some is None else doomed_trials(opened, sweep, some)
     going = not dry and some != []
+    if some is None and not yes and (upload := how_to_upload(opened, sweep)):
+        note(f"W&B runs that were not uploaded go too (to keep them, first {upload})")
     if going and not yes:
         _ask(doomed_text(doomed))
     if going:
         with counting(stderr_console(), f"deleting {sweep}") as report:
             if some is None:
-                delete_sweep(opened, sweep, report=report)
+                delete_sweep(opened, sweep, beside=tracked, report=report)
             else:
                 delete_trials(opened, sweep, some, report=report)
     if output is ResultFormat.JSON:

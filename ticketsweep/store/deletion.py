@@ -7,11 +7,12 @@ sweep's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -63,24 +64,31 @@ class _Plan:
     groups: Sequence[Sequence[str]]
 
 
-def doomed_sweep(storage: Storage, sweep: str) -> Doomed:
+def doomed_sweep(storage: Storage, sweep: str, *, beside: Iterable[Path] = ()) -> Doomed:
     """What `delete_sweep` would take away. Raises StorageError if there is no such sweep."""
-    return _plan(storage, sweep).doomed
+    return _plan(storage, sweep, beside).doomed
 
 
-def delete_sweep(storage: Storage, sweep: str, *, report: Report) -> Doomed:
+def delete_sweep(
+    storage: Storage, sweep: str, *, beside: Iterable[Path] = (), report: Report
+) -> Doomed:
     """Delete all that belongs to a sweep alone; run again, it finishes what was cut off.
+
+    Parameters
+    ----------
+    beside: files below a local storage that belong to the sweep and are no part of the database.
 
     Raises StorageError if there is no such sweep, if a process runs or compacts it, or where files
     cannot be deleted.
     """
-    _plan(storage, sweep)  # without which a claim would be made for no sweep
+    _plan(storage, sweep, beside)  # without which a claim would be made for no sweep
     with claimed(storage, sweep, "run", waiting=lambda _: None), compacting(storage, sweep):
         _refuse_single_trials(storage, sweep)
-        plan = _plan(storage, sweep)
+        plan = _plan(storage, sweep, beside)
         _delete(storage, plan.groups, report)
         for folder in storage.folders(sweep).values():
             _remove_folder(storage, folder)
+        _remove_emptied(storage, beside)
     if storage.local is not None:
         with suppress(OSError):  # another driver's claim is there, of a sweep that begins anew
             (storage.local / "claims" / storage.claims_folder(sweep).rsplit("/", 1)[1]).rmdir()
@@ -98,11 +106,11 @@ def _refuse_single_trials(storage: Storage, sweep: str) -> None:
             )
 
 
-def _plan(storage: Storage, sweep: str) -> _Plan:
+def _plan(storage: Storage, sweep: str, beside: Iterable[Path]) -> _Plan:
     files = {kind: storage.list_files(path) for kind, path in storage.folders(sweep).items()}
     journal = storage.optuna_journal(sweep)
     journals = [] if journal is None else [journal, journal.with_name(f"{journal.name}.lock")]
-    there = [path for path in journals if path.is_file()]
+    there = [path for path in (*beside, *journals) if path.is_file()]
     if not any(files.values()) and not there:
         raise StorageError(
             f"storage {storage.uri} has no sweep {sweep!r} ({_known(storage, sweep)})"
@@ -164,6 +172,15 @@ def _remove_folder(storage: Storage, folder: str) -> None:
         raise StorageError(
             f"storage {storage.uri}: cannot delete {folder}: {one_line(error)}"
         ) from error
+
+
+def _remove_emptied(storage: Storage, files: Iterable[Path]) -> None:
+    """The folders of these files, in so far as nothing else is in them."""
+    folders = {folder for file in files for folder in file.parents}
+    for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+        if storage.local in folder.parents:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def delete_trials(storage: Storage, sweep: str, trials: Collection[str], *, report: Report) -> None:

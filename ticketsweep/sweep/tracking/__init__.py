@@ -28,6 +28,7 @@ __all__ = [
     "are_behind",
     "attach_report",
     "default_mode",
+    "files_of",
     "how_to_upload",
     "tracker",
 ]
@@ -189,6 +190,22 @@ def _makers(
         for name, make in makers.items()
         if name in trackers and not (name == "wandb" and mode == "off")
     }
+
+
+def files_of(storage: Storage, sweep: str) -> list[Path]:
+    """What trackers have written of a sweep into a local storage; of another, none.
+
+    Where the storage is remote, the files lie wherever `run` was typed.
+    """
+    if storage.local is None:
+        return []
+    from ticketsweep.sweep.tracking.wandb_runs import folders_of
+
+    folder = storage.tracking_folder()
+    own = [folder / f"{sweep}.jsonl", *(_ledger(folder, sweep, name) for name in TRACKERS)]
+    folders = [folder / "tensorboard" / sweep, *folders_of(folder, sweep)]
+    below = [path for each in folders for path in sorted(each.rglob("*"))]
+    return [path for path in (*own, *below) if path.is_file()]
 
 
 def how_to_upload(storage: Storage, sweep: str) -> str:

@@ -311,15 +311,20 @@ class WandbRuns:
                     wandb_files.mark_uploaded(file)
 
 
+def _files_of_sweep(folder: Path, sweep: str) -> list[Path]:
+    """The files of all runs of a sweep."""
+    found = wandb_files.run_files(folder).items()
+    return [file for run_id, files in found if _is_of(sweep, run_id) for file in files]
+
+
+def folders_of(folder: Path, sweep: str) -> list[Path]:
+    """W&B's folders of all runs of a sweep."""
+    return [file.parent for file in _files_of_sweep(folder, sweep)]
+
+
 def left_to_upload(folder: Path, sweep: str) -> str:
     """The command that uploads what is not of a sweep's runs; empty where all is."""
-    files = [
-        file
-        for run_id, files in wandb_files.run_files(folder).items()
-        if _is_of(sweep, run_id)
-        for file in files
-        if not wandb_files.is_uploaded(file)
-    ]
+    files = [f for f in _files_of_sweep(folder, sweep) if not wandb_files.is_uploaded(f)]
     if not files:
         return ""
     online = "" if all(map(wandb_files.is_offline, files)) else "--include-online "
