@@ -21,9 +21,8 @@ from ticketsweep.store.footers import Footers
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
-from ticketsweep.store.scanning import BoundedDataset
+from ticketsweep.store.scanning import Answer, BoundedDataset, ScanError
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
-from ticketsweep.store.sql import Answer, ScanError, check_query, mentioned_tables, run_query
 
 _IN_ORDER = ("sweep", "started_at", "trial_id")
 _ATTEMPTS = 100  # a reader gives up on a storage that changes under every one of them
@@ -287,6 +286,9 @@ class Database:
             in the middle of them, it is called again with all rows from the first on. What else it
             raises is its own, and comes out unchanged.
         """
+        # Only here, since the engine takes a tenth of a second to import.
+        from ticketsweep.store.sql import check_query, mentioned_tables, run_query
+
         bound = parameters or {}
         check_query(query, bound)
         tables = mentioned_tables(query)

@@ -1,11 +1,13 @@
-"""How much of the storage a scan holds in memory at once."""
+"""Scans of the storage: how much of it one holds in memory at once, and how one fails."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.dataset as ds
+
+from ticketsweep.errors import QueryError
 
 _LARGE = "bits"
 _FEWEST, _MOST = 16, 2048  # rows of a batch: what DuckDB and Arrow copy and combine at once …
@@ -18,6 +20,13 @@ _ONE_AFTER_THE_OTHER = {
         page_checksum_verification=True, pre_buffer=False
     ),
 }
+
+Answer = TypeVar("Answer")
+"""What is made of the rows of a scan."""
+
+
+class ScanError(QueryError):
+    """The query failed while it ran: its own fault, or that of a file it read."""
 
 
 class BoundedDataset(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no types

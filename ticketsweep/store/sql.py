@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.dataset as ds
 
 from ticketsweep.errors import QueryError, did_you_mean
 from ticketsweep.store.pruning import without_ruled_out
+from ticketsweep.store.scanning import Answer, ScanError
 from ticketsweep.store.schema import SCHEMAS, Table
 
 # DuckDB counts and combines the bits of a BLOB cast to BIT, but refuses to cast an empty one (of a
@@ -94,18 +94,11 @@ _NO_MEMORY = re.compile(r"Out of Memory Error: ([^()]+ \([^()]+\))")
 _ROWS = 2048  # of a batch at most: the engine's own vectors, which it does not join
 _GRACE_SECONDS = 0.5  # what an interrupted query is given to end
 
-Answer = TypeVar("Answer")
-
-
 class StuckQuery(KeyboardInterrupt):
     """An interrupted query has not ended yet: its thread computes on, for how long nobody knows.
 
     The interpreter cannot be shut down in order meanwhile; `os._exit` ends the process.
     """
-
-
-class ScanError(QueryError):
-    """The query failed while it ran: its own fault, or that of a file it read."""
 
 
 def check_query(query: str, parameters: Mapping[str, object]) -> None:
