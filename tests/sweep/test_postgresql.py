@@ -205,7 +205,7 @@ class Sweep:
 
     def __init__(self, url: URL, name: str, rows: list[Row]) -> None:
         self.warnings: list[str] = []
-        server = Server(url, sweep=name, owner="/tickets", objectives=OBJECTIVES)
+        server = Server(url, sweep=name, owner="id", place="/tickets", objectives=OBJECTIVES)
         self.mirror = Mirror(server, warn=self.warnings.append)
         self.search = Search(spec(name), identify=identify, journal=None, mirror=self.mirror)
         self.rows = rows
@@ -283,7 +283,7 @@ def test_the_server_has_the_study_and_after_a_killed_driver_nothing_twice(
     assert Counter(states.values())[TrialState.COMPLETE] == 6
     assert second.warnings == []
 
-    third = Server(url, sweep="killed", owner="/tickets", objectives=OBJECTIVES)
+    third = Server(url, sweep="killed", owner="id", place="/tickets", objectives=OBJECTIVES)
     mirror_stored(Mirror(third, warn=second.warnings.append), second.rows, OBJECTIVES)
     assert known_as(on_the_server(url, "killed")) == known_as(trials)
 
@@ -338,10 +338,10 @@ def test_the_study_of_another_is_left_alone(postgresql: PostgreSQL) -> None:
     url = postgresql.url()
     with opened(url) as database:
         optuna.create_study(study_name="theirs", storage=database)
-    Server(url, sweep="ours", owner="/tickets", objectives=OBJECTIVES).disconnect()
-    for name, owner in (("theirs", "/tickets"), ("ours", "/other")):
+    Server(url, sweep="ours", owner="id", place="/tickets", objectives=OBJECTIVES).disconnect()
+    for name, owner in (("theirs", "id"), ("ours", "another")):
         with pytest.raises(SweepError, match="give the run another --name"):
-            Server(url, sweep=name, owner=owner, objectives=OBJECTIVES)
+            Server(url, sweep=name, owner=owner, place="/tickets", objectives=OBJECTIVES)
 
 
 @pytest.mark.exhaustive
@@ -353,7 +353,9 @@ def test_a_database_that_lets_nobody_in_is_refused(
     postgresql: PostgreSQL, change: dict[str, str], said: str
 ) -> None:
     with pytest.raises(SweepError, match=said) as caught:
-        Server(postgresql.url(**change), sweep="s", owner="/tickets", objectives=OBJECTIVES)
+        Server(
+            postgresql.url(**change), sweep="s", owner="id", place="/tickets", objectives=OBJECTIVES
+        )
     assert "\n" not in str(caught.value)
     assert "wrong-one" not in str(caught.value)
 

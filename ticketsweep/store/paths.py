@@ -195,6 +195,11 @@ class Storage:
                 f"{', '.join(SCHEMAS)} ({remedy})"
             )
 
+    @property
+    def place(self) -> str:
+        """Where it lies, for a process with another working directory."""
+        return self.uri if self.local is None else str(self.local)
+
     def is_there(self) -> bool:
         """Whether the storage's folders are there; those of a disk may be away for a while.
 

@@ -94,6 +94,7 @@ _NO_MEMORY = re.compile(r"Out of Memory Error: ([^()]+ \([^()]+\))")
 _ROWS = 2048  # of a batch at most: the engine's own vectors, which it does not join
 _GRACE_SECONDS = 0.5  # what an interrupted query is given to end
 
+
 class StuckQuery(KeyboardInterrupt):
     """An interrupted query has not ended yet: its thread computes on, for how long nobody knows.
 

@@ -134,7 +134,7 @@ def _by_ray(
 
     from ticketsweep.sweep.cluster import connect
 
-    place = storage.uri if storage.local is None else str(storage.local)
+    place = storage.place
     size = sum(each.train_images.nbytes + each.test_images.nbytes for each in datasets.values())
     found: list[Ended] = []
     sweep = str(work[0].job.row["sweep"])

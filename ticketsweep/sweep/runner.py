@@ -19,6 +19,7 @@ from ticketsweep.results.rows import Row, is_imported
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
+from ticketsweep.store.identity import identity_of
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TRIALS
@@ -210,9 +211,14 @@ def _mirror(spec: SweepSpec, storage: Storage, url: URL, observer: Observer) -> 
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = spec.settings
-    owner = storage.uri if storage.local is None else str(storage.local)
     observer.phase("connecting to the Optuna database")
-    server = Server(url, sweep=settings.name, owner=owner, objectives=settings.objectives)
+    server = Server(
+        url,
+        sweep=settings.name,
+        owner=identity_of(storage),
+        place=storage.place,
+        objectives=settings.objectives,
+    )
     return Mirror(server, warn=observer.warn)
 
 
@@ -288,7 +294,7 @@ def _run(
         run_jobs(
             queue,
             settings,
-            storage=storage.uri if storage.local is None else str(storage.local),
+            storage=storage.place,
             datasets=datasets,
             observer=observer,
             tracker=track,

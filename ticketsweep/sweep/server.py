@@ -35,7 +35,8 @@ _SERVERS = ("postgresql", "mysql")
 _SECONDS_TO_CONNECT = 10
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts at a server that is away
 _SECONDS_TO_CLOSE = 30.0  # for what is left to be written when the sweep ends
-_OWNER = "ticketsweep_storage"  # the study's attribute that tells whose it is
+_OWNER = "ticketsweep_storage"  # the study's attribute that tells whose it is …
+_PLACE = "ticketsweep_storage_place"  # … and where that was when the study was made
 
 
 def optuna_database(option: str | None) -> URL | None:
@@ -94,7 +95,9 @@ class Server:
     ----------
     url: of the database.
     sweep: the study's name.
-    owner: the storage whose sweep it is. A study of the same name that is another's is left alone.
+    owner: identity of the storage whose sweep it is. A study of the same name that is another's is
+        left alone.
+    place: where that storage lies, as the user knows it.
     objectives: metric -> `max` or `min`.
 
     Raises SweepError if there is no such database, or its study of that name is not this sweep's.
@@ -106,6 +109,7 @@ class Server:
         *,
         sweep: str,
         owner: str,
+        place: str,
         objectives: Mapping[str, str],
     ) -> None:
         from sqlalchemy.exc import NoSuchModuleError
@@ -116,7 +120,7 @@ class Server:
         try:
             self._database = _connect(url)
             try:
-                self._study_id = self._open(sweep, owner, objectives)
+                self._study_id = self._open(sweep, owner, place, objectives)
             except BaseException:
                 self.disconnect()
                 raise
@@ -133,19 +137,20 @@ class Server:
                 f"{OPTION} out)"
             ) from None
 
-    def _open(self, sweep: str, owner: str, objectives: Mapping[str, str]) -> int:
+    def _open(self, sweep: str, owner: str, place: str, objectives: Mapping[str, str]) -> int:
         database, directions = self._database, directions_of(objectives)
         found = next((s for s in database.get_all_studies() if s.study_name == sweep), None)
         if found is None:
             study_id = database.create_new_study(directions, sweep)
             database.set_study_user_attr(study_id, _OWNER, owner)
+            database.set_study_user_attr(study_id, _PLACE, place)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study = optuna.load_study(study_name=sweep, storage=database)
                 study.set_metric_names(list(objectives))
             return study_id
-        whose = found.user_attrs.get(_OWNER)
-        if whose != owner or found.directions != directions:
+        if found.user_attrs.get(_OWNER) != owner or found.directions != directions:
+            whose = found.user_attrs.get(_PLACE)
             of = f"that of the storage {whose}" if whose else "no sweep's"
             raise SweepError(
                 f"the Optuna database {self.shown} has a study {sweep!r}, and it is {of} (give the "
