@@ -119,7 +119,7 @@ def test_every_search_space_that_is_shipped_is_sound_and_described(path: Path) -
 def test_ones_own_network_runs_and_is_read_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook, source, reading = code_blocks("README.md", "python")
+    notebook, source, _, reading = code_blocks("README.md", "python")
     (tmp_path / "mynet.py").write_text(source, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
@@ -189,3 +189,16 @@ def test_every_command_of_the_readme_does_what_it_says(place: Path) -> None:
         assert "Traceback" not in done.stderr
         ran += 1
     assert ran >= 15
+    (sweeping,) = [each for each in code_blocks("README.md", "python") if "ticketsweep.run(" in each]
+    (place / "script.py").write_text(sweeping, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mynet: 6 complete trials" in done.stdout
