@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ticketsweep.store.paths import Storage
 
 INTERRUPTED = 130
-MOST_ROWS = 100  # of a table of trials; a query has the rest
+MOST_ROWS = 40  # of a table of trials; a query has the rest
 
 
 def status(

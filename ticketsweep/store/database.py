@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ticketsweep.errors import QueryError, StorageError, did_you_mean
 from ticketsweep.store.catalogue import Catalogue
 from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
-from ticketsweep.store.footers import Footers
+from ticketsweep.store.footers import Footers, Outline
+from ticketsweep.store.outlines import indexed_rows
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
@@ -96,9 +97,9 @@ class Database:
     def outlines(self, sweep: str | None = None, *, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of `trials` with some columns alone, as plain values, in the same order.
 
-        Of trials with files of their own they are taken from the footers, and no page is read but
-        those of `metrics`: of thousands, that takes a third of the time. What is damaged behind a
-        footer goes unnoticed.
+        Of trials with files of their own they are taken from the sweep's index, if a driver has
+        made one, or from the footers: of thousands, that takes a third of the time. A file that has
+        been damaged since it was indexed goes unnoticed.
 
         Parameters
         ----------
@@ -114,7 +115,7 @@ class Database:
                 told.clear()
                 rest = []
                 try:
-                    for file, row in self._footers.rows(own, wanted):
+                    for file, row in self._outlined(own, wanted):
                         if row is None:
                             rest.append(file)
                         else:
@@ -127,6 +128,18 @@ class Database:
         read = self._answer(others, lambda datasets: datasets["trials"].to_table(columns=wanted))
         rows = [*told, *read.to_pylist()]
         return sorted(rows, key=lambda row: tuple(map(str, map(row.get, _IN_ORDER))))
+
+    def _outlined(
+        self, own: Sequence[StoredFile], columns: Sequence[str]
+    ) -> Iterator[tuple[StoredFile, Outline | None]]:
+        """Files of single trials and what an index or their footers say of them."""
+        by_sweep: dict[str, list[StoredFile]] = {}
+        for file in own:
+            by_sweep.setdefault(file.sweep, []).append(file)
+        for sweep, files in by_sweep.items():
+            known = indexed_rows(self.storage, sweep, files, columns)
+            yield from known.items()
+            yield from self._footers.rows([f for f in files if f not in known], columns)
 
     def trial(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
         """One trial's row as plain values (`metrics` as a list of pairs), or None without it."""

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ticketsweep.store.encoding import SCHEMA_KEY, TABLE_KEY, VERSION_KEY
+from ticketsweep.store.encoding import SCHEMA_KEY, TABLE_KEY, VERSION_KEY, is_sealed
 from ticketsweep.store.files import DAMAGE, UnreadableFile, open_fragment, read_bytes
 from ticketsweep.store.paths import Storage, StoredFile
 from ticketsweep.store.schema import TRIALS
@@ -59,7 +59,10 @@ class Footers:
     def _row(self, file: StoredFile, columns: Sequence[str]) -> Outline | None:
         maps = [name for name in columns if name in _MAPS]
         try:
-            content = pa.BufferReader(read_bytes(self.storage, file))
+            whole = read_bytes(self.storage, file)
+            if is_sealed(whole) is False:  # in the footer too, which has no checksum of its own
+                return None
+            content = pa.BufferReader(whole)
             opened = pq.ParquetFile(content, page_checksum_verification=True) if maps else None
             metadata = pq.read_metadata(content) if opened is None else opened.metadata
             self._check(metadata, file)

@@ -20,6 +20,7 @@ from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
 from ticketsweep.store.identity import identity_of
+from ticketsweep.store.outlines import indexing
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TRIALS
@@ -98,6 +99,7 @@ def run_sweep(
     with (
         claimed(storage, name, "run", waiting=observer.phase) as claim,
         broadcast(observer, storage, name) as telling,
+        indexing(storage, name),
     ):
         outcome = _run_claimed(
             *(spec, claim, storage, address, tracking, trackers, telling, budget),
