@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from torch.nn import functional
 
 from ticketsweep.train.data import Dataset
 from ticketsweep.train.images import Images, as_tensor, evaluation_batches
-from ticketsweep.train.loop import Update, evaluate, replicate_losses
+from ticketsweep.train.loop import Update, evaluate, gradients_behind, replicate_losses
 from ticketsweep.train.models import build_model, initial_parameters, prunable
 from ticketsweep.train.pack import Layout, PackedModel
 
@@ -65,3 +68,37 @@ def test_losses_are_means_over_each_replicates_own_batch() -> None:
     logits, labels = torch.randn(3, 5, 4), torch.randint(4, (3, 5))
     wanted = [functional.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]
     torch.testing.assert_close(replicate_losses(logits, labels), torch.stack(wanted))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_gradients_behind_outputs_are_those_of_autograd(precision: torch.dtype) -> None:
+    weights = [torch.randn(3, 4, requires_grad=True), torch.randn(4, 2, requires_grad=True)]
+    outputs = (torch.tanh(weights[0]) @ weights[1]).to(precision)
+    gradient = torch.randn(3, 2)
+    wanted = torch.autograd.grad(outputs, weights, gradient, retain_graph=True)
+    found = gradients_behind(outputs, gradient, weights)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+TRIAL = """
+import sys
+from ticketsweep.planning import load_data
+from ticketsweep.space import load_trial
+from ticketsweep.store.paths import Storage
+from ticketsweep.trial import run_trial
+
+config = load_trial(None, settings=["model=fc-8", "train.steps=3"])
+storage = Storage.open(sys.argv[1], create=True)
+for _ in run_trial(config, dataset=load_data(config), storage=storage, sweep="s"):
+    pass
+print([name for name in ("sympy", "ray", "optuna", "wandb", "duckdb") if name in sys.modules])
+"""
+
+
+def test_a_trial_imports_nothing_slow_that_it_does_not_need(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRIAL, str(tmp_path / "st")], capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

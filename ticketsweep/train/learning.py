@@ -21,7 +21,13 @@ from ticketsweep.train.augment import Augmentation
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.gates.interface import Gates
 from ticketsweep.train.images import BatchOrder, Images, training_batches
-from ticketsweep.train.loop import Evaluator, Optimisation, Update, losses_and_gradient
+from ticketsweep.train.loop import (
+    Evaluator,
+    Optimisation,
+    Update,
+    gradients_behind,
+    losses_and_gradient,
+)
 from ticketsweep.train.pack import Layers, Layout, PackedModel, Weights
 from ticketsweep.train.schedules import log_steps
 from ticketsweep.train.snapshots import MaskTrace
@@ -266,7 +272,7 @@ class GateLearning:
         losses, gradient = losses_and_gradient(logits, labels)
         of_gates = [self.gates.parameter] if self.gates.rounds else []
         # Fills gates.parameter.grad; .backward() would add to what is there.
-        gradients = torch.autograd.grad(logits, of_gates + self._leaves.tensors, gradient)
+        gradients = gradients_behind(logits, gradient, of_gates + self._leaves.tensors)
         if of_gates:
             self._gate_update(rate)
         if self._leaves.tensors:

@@ -16,7 +16,7 @@ from ticketsweep.seeds import derive_seed
 from ticketsweep.train.augment import Augmentation, augmentation_of
 from ticketsweep.train.checkpoint import Checkpoints, State, part, under
 from ticketsweep.train.images import BatchOrder, Images, training_batches
-from ticketsweep.train.loop import Optimisation, Update, losses_and_gradient
+from ticketsweep.train.loop import Optimisation, Update, gradients_behind, losses_and_gradient
 from ticketsweep.train.models import initial_parameters
 from ticketsweep.train.pack import Layout, PackedModel, Weights
 from ticketsweep.train.plan import Plan
@@ -147,7 +147,7 @@ def train_weights(
         for batch, labels in batches:
             logits = packed(packed.split(weights), batch)
             _, gradient = losses_and_gradient(logits, labels)
-            leaves.take(torch.autograd.grad(logits, leaves.tensors, gradient))
+            leaves.take(gradients_behind(logits, gradient, leaves.tensors))
             update(rates[done])
             done += 1
             if checkpoints.due():
