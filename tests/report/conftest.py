@@ -51,13 +51,24 @@ class Sweep:
         shapes: dict[str, tuple[int, ...]] = SHAPES,
         figures: bool = True,
         steps: Sequence[int] = (9,),
+        name: str = "s",
+        like: str | None = None,
         **columns: object,
     ) -> str:
-        """Add a trial whose masks of one init share about `shared` of their gates."""
+        """Add a trial whose masks of one init share about `shared` of their gates.
+
+        Parameters
+        ----------
+        name: the sweep that it is added to.
+        like: a trial whose settings it has, with another seed.
+        """
         self._count += 1
         trial_id = f"{self._count:08x}{self._count:08x}"
+        place = self._count if like is None else int(like[:8], 16)
         config = TrialConfig(
-            rewind_step=100 * (self._count % 2), gate={"l0_strength": 0.5 * self._count}
+            rewind_step=100 * (place % 2),
+            gate={"l0_strength": 0.5 * place},
+            seed=0 if like is None else 1,
         )
         row = {
             "trial_id": trial_id,
@@ -80,7 +91,7 @@ class Sweep:
             **columns,
         }
         if row["status"] == "failed":
-            write_trial(self.storage, "s", TrialRows(row))
+            write_trial(self.storage, name, TrialRows(row))
             return trial_id
         rng = np.random.default_rng(self._count)
         base = {
@@ -103,8 +114,8 @@ class Sweep:
                     for step in steps
                 ]
             known = {
-                "val_accuracy": 0.9 + 0.01 * replicate,
-                "strong_accuracy": 0.9,
+                "val_accuracy": 0.9 + 0.01 * replicate - (0.0 if like is None else 0.02),
+                "strong_accuracy": 0.9 if like is None else 0.85 + 0.01 * replicate,
                 "shuffled_mask_accuracy": 0.2,
                 "sparsity": 1 - density,
                 "density": density,
@@ -123,7 +134,7 @@ class Sweep:
                 {"replicate": replicate, "step": s, "loss": 1 / s, "val_accuracy": 0.5}
                 for s in (1, 2, 4)
             ]
-        write_trial(self.storage, "s", TrialRows(row, replicates, masks, curves))
+        write_trial(self.storage, name, TrialRows(row, replicates, masks, curves))
         return trial_id
 
     def data(self) -> ReportData:

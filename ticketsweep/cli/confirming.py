@@ -174,6 +174,7 @@ def confirm(
     from ticketsweep.results.choosing import sparsities_of, view_of
     from ticketsweep.results.confirming import (
         confirmed,
+        confirming_name,
         confirming_spec,
         mean_shrinkage,
         replicates_of,
@@ -190,7 +191,7 @@ def confirm(
     wanted = wanted_of(view, sparsities=sparsities, by=by, top=asked)
     if not sparsities and len(wanted.rows) < asked:
         note(f"sweep {name} has complete trials of {len(wanted.rows)} settings: all are confirmed")
-    own = as_ or f"{name}-confirmed"
+    own = as_ or confirming_name(name)
     spec = confirming_spec(
         view,
         wanted.rows,

@@ -10,6 +10,8 @@ from ticketsweep.analysis.stability import OTHER_INIT, SAME_INIT
 from ticketsweep.display.figures import first_line, plural, short
 from ticketsweep.progress import UNDER_WAY
 from ticketsweep.report.text import label, overlap, percent, row_of, same_init, with_sd
+from ticketsweep.results.choosing import told_figures
+from ticketsweep.results.confirming import confirming_name, confirms_another, mean_shrinkage
 from ticketsweep.results.networks import STRONG, Network
 from ticketsweep.results.report import ReportData
 from ticketsweep.results.rows import Row, config_of, figure_of, setting_of, state_of
@@ -70,6 +72,7 @@ def _found(data: ReportData) -> Iterator[str]:
             f"{_named(each.less)} ({100 * each.low:+.1f} to {100 * each.high:+.1f} over "
             f"{plural(each.n, 'replicate')})."
         )
+    yield from _confirmed(data)
     yield from _agreement(data, first)
     yield from _attribution(data)
     front = [each.row for each in data.summary.ranked if each.rank == 1]
@@ -104,6 +107,27 @@ def _ticket(data: ReportData, row: Row) -> str:
         f"{percent(figure_of(row, 'density'))} of its weights and classifies {told} of the test "
         f"images correctly{over} on {weights}."
     )
+
+
+def _confirmed(data: ReportData) -> Iterator[str]:
+    if not data.confirmed:
+        return
+    validation, test = told_figures(data.view.objectives)[:2]
+    again = f"with fresh seeds (sweep {confirming_name(data.name)})"
+    fall = mean_shrinkage(data.confirmed, validation)
+    if fall is not None:
+        moved = f"{abs(100 * fall):.1f} points {'below' if fall >= 0 else 'above'}"
+        yield (
+            f"Run again {again}, {plural(len(data.confirmed), 'trial')} of the best "
+            f"{'lies' if len(data.confirmed) == 1 else 'lie'} {moved} the search's own figure in "
+            f"{label(validation)} (mean)."
+        )
+    first = data.confirmed[0]
+    if (spread := first.after.get(test)) is not None:
+        yield (
+            f"Trial {short(first.row['trial_id'])} then reaches {spread} in {label(test)} "
+            f"({plural(spread.n, 'replicate')}), a figure that nothing was chosen by."
+        )
 
 
 def _agreement(data: ReportData, first: Row) -> Iterator[str]:
@@ -167,6 +191,11 @@ def _cautions(data: ReportData) -> Iterator[str]:
             f"{each[0].upper()}{each[1:]}."
             for attribution in data.together.attribution[-1:]
             for each in attribution.cautions
+        )
+    if len(data.best) > 1 and not data.confirmed and not confirms_another(data.name):
+        yield (
+            "The best trials were chosen by these figures, which flatters them: "
+            f"`ticketsweep confirm {data.name}` measures them again with fresh seeds."
         )
     if 0 < len(view.complete) < _FEW_TRIALS:
         of = plural(len(view.complete), "complete trial")

@@ -25,7 +25,7 @@ from ticketsweep.results.choosing import (
     spreads_of,
     told_figures,
 )
-from ticketsweep.results.ranking import USUAL_OBJECTIVES
+from ticketsweep.results.ranking import USUAL_OBJECTIVES, rank_trials
 from ticketsweep.results.rows import Row, config_of, is_imported
 from ticketsweep.results.spread import Spread
 from ticketsweep.results.sweeps import SweepView
@@ -34,6 +34,7 @@ from ticketsweep.settings import apply_settings
 from ticketsweep.space import SweepSpec, parse_space
 from ticketsweep.store.database import Database
 
+_SUFFIX = "-confirmed"
 _PLACES = {*EXECUTION_FIELDS, "dataset", "sweep"}  # what --set may change
 
 
@@ -108,6 +109,16 @@ def wanted_of(view: SweepView, *, sparsities: Sequence[float], by: str | None, t
             f"there is nothing to confirm (`ticketsweep status {view.name}` shows its trials)"
         )
     return Wanted(chosen, at, tuple(told_figures(aims)))
+
+
+def confirming_name(sweep: str) -> str:
+    """Of the sweep that confirms this one, unless the user names it otherwise."""
+    return f"{sweep}{_SUFFIX}"
+
+
+def confirms_another(sweep: str) -> bool:
+    """Whether it is called as a sweep that confirms another."""
+    return sweep.endswith(_SUFFIX)
 
 
 def confirming_spec(
@@ -199,6 +210,29 @@ def confirmed(
         figures = {} if own is None else after[str(own["trial_id"])]
         found.append(Confirmed(row, own, before[str(row["trial_id"])], figures))
     return found
+
+
+def confirmed_so_far(database: Database, view: SweepView) -> list[Confirmed]:
+    """The sweep's trials whose settings have been run again under its usual name, best first.
+
+    Of several trials that have the same settings, the best stands for them.
+    """
+    name = confirming_name(view.name)
+    left = {
+        settings_key(row)
+        for row in database.outlines(name, columns=["status", "config"])
+        if row["status"] == "complete"
+    }
+    chosen: list[Row] = []
+    for ranked in rank_trials(view.trials, view.objectives):
+        if not left:
+            break
+        key = settings_key(ranked.row)
+        if key in left:
+            left.remove(key)
+            chosen.append(ranked.row)
+    metrics = told_figures(view.objectives)
+    return confirmed(database, chosen, name=name, metrics=metrics) if chosen else []
 
 
 def mean_shrinkage(found: Sequence[Confirmed], metric: str) -> float | None:

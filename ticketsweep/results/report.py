@@ -10,6 +10,7 @@ from statistics import fmean
 
 from ticketsweep.analysis.stability import Stability, pooled_stability
 from ticketsweep.results.comparison import stability_by
+from ticketsweep.results.confirming import Confirmed, confirmed_so_far
 from ticketsweep.results.function import FunctionRow, stored_function
 from ticketsweep.results.grouping import order_of
 from ticketsweep.results.networks import NETWORKS, STRONG
@@ -110,6 +111,7 @@ class ReportData:
     curves: trial id -> figure -> points, of the best trials.
     importance: a table for each objective and evaluator; empty where trials are too few.
     function: what is stored of comparisons of tickets in function, over the trials alike.
+    confirmed: what has come of its best trials with fresh seeds, of those run again by `confirm`.
     settling: where the masks of the best trials settle, of those with snapshots, by trial id.
     left_out: sentences: what could not be compared, and why.
     storage: as the user named it; None for the default.
@@ -125,6 +127,7 @@ class ReportData:
     curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]]
     importance: Sequence[Importance]
     function: Sequence[FunctionRow]
+    confirmed: Sequence[Confirmed]
     settling: SweepSettling
     left_out: Sequence[str]
     storage: str | None
@@ -218,6 +221,7 @@ def report_data(
         function=stored_function(
             database, [row for row in view.complete if row["trial_id"] in alike], keys=[]
         ),
+        confirmed=confirmed_so_far(database, view),
         settling=settling_by(
             database,
             [each.row for each in summary.best],
