@@ -282,6 +282,28 @@ def test_a_trial_that_is_cut_off_goes_on_from_its_checkpoint(storage, uri, comma
     assert Database(storage).trials("one")["steps_done"].to_pylist() == [2000]
 
 
+def test_many_sweeps_are_asked_at_once_for_a_trial(server, storage, make_trial):
+    for at in range(20):
+        write_trial(storage, f"s{at:02}", make_trial("other" if at < 15 else "t0", seed=at))
+    asking, most = 0, 0
+    lock = threading.Lock()
+
+    def slowly(method: str, path: str, query: str) -> bool:
+        nonlocal asking, most
+        with lock:
+            asking += 1
+            most = max(most, asking)
+        time.sleep(0.05)
+        with lock:
+            asking -= 1
+        return False
+
+    server.fault = slowly
+    assert Database(storage).find_complete("t0") == "s15"
+    assert Database(storage).find_complete("t9") is None
+    assert most >= 8
+
+
 def test_only_matching_row_groups_cross_the_network(server, storage, uri, make_trial):
     for trial in ("t0", "t1"):
         write_trial(storage, "a", large_trial(make_trial, trial))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import itertools
-import operator
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,18 +13,21 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from ticketsweep.errors import QueryError, StorageError, did_you_mean
+from ticketsweep.errors import QueryError, StorageError
 from ticketsweep.store.catalogue import Catalogue
+from ticketsweep.store.conditions import all_of, checked
 from ticketsweep.store.files import DAMAGE, FORMAT, UnreadableFile
-from ticketsweep.store.footers import Footers, Outline
-from ticketsweep.store.outlines import indexed_rows
+from ticketsweep.store.footers import Footers
+from ticketsweep.store.outlines import outlined
 from ticketsweep.store.parts import committed_status
 from ticketsweep.store.paths import Storage, StoredFile, one_line, reason
 from ticketsweep.store.remote import is_service_fault
 from ticketsweep.store.scanning import Answer, BoundedDataset, ScanError
 from ticketsweep.store.schema import MASKS, SCHEMAS, Table, mask_digest, unpack_mask
+from ticketsweep.store.threads import in_order
 
 _IN_ORDER = ("sweep", "started_at", "trial_id")
+_ASKED_AT_ONCE = 16  # sweeps of an object store
 _ATTEMPTS = 100  # a reader gives up on a storage that changes under every one of them
 
 
@@ -115,7 +117,7 @@ class Database:
                 told.clear()
                 rest = []
                 try:
-                    for file, row in self._outlined(own, wanted):
+                    for file, row in outlined(self._footers, own, wanted):
                         if row is None:
                             rest.append(file)
                         else:
@@ -128,18 +130,6 @@ class Database:
         read = self._answer(others, lambda datasets: datasets["trials"].to_table(columns=wanted))
         rows = [*told, *read.to_pylist()]
         return sorted(rows, key=lambda row: tuple(map(str, map(row.get, _IN_ORDER))))
-
-    def _outlined(
-        self, own: Sequence[StoredFile], columns: Sequence[str]
-    ) -> Iterator[tuple[StoredFile, Outline | None]]:
-        """Files of single trials and what an index or their footers say of them."""
-        by_sweep: dict[str, list[StoredFile]] = {}
-        for file in own:
-            by_sweep.setdefault(file.sweep, []).append(file)
-        for sweep, files in by_sweep.items():
-            known = indexed_rows(self.storage, sweep, files, columns)
-            yield from known.items()
-            yield from self._footers.rows([f for f in files if f not in known], columns)
 
     def trial(self, sweep: str, trial_id: str) -> dict[str, Any] | None:
         """One trial's row as plain values (`metrics` as a list of pairs), or None without it."""
@@ -173,7 +163,7 @@ class Database:
 
         Raises QueryError for a column that there is not, in `where` or `columns`.
         """
-        chosen = _checked(columns, where, layer)
+        chosen = checked(columns, where, layer)
         return self._read("masks", sweep=sweep, trial_id=trial, where=chosen, columns=columns)
 
     def mask_batches(
@@ -190,7 +180,7 @@ class Database:
         groups. A trial that is written anew or compacted meanwhile is seen once, as it was or as it
         is, never as a mixture.
         """
-        chosen = _checked(columns, where, layer)
+        chosen = checked(columns, where, layer)
         waiting = deque(self._catalogue.committed("masks", sweep=sweep, trial_id=trial))
         seen: dict[str, set[str]] = {}
         while waiting:
@@ -209,7 +199,7 @@ class Database:
             if done & trials:
                 some.append(~ds.field("trial_id").isin(sorted(done & trials)))
             try:
-                yield from self._part_batches(file, _all_of(some), columns)
+                yield from self._part_batches(file, all_of(some), columns)
             except FileNotFoundError:  # merged into another since it was listed
                 waiting = deque(self._catalogue.committed("masks", sweep=sweep, trial_id=trial))
                 continue
@@ -267,10 +257,16 @@ class Database:
 
     def find_complete(self, trial_id: str) -> str | None:
         """The first sweep (by name) that has this trial complete and whole, or None."""
-        for sweep in self.storage.sweeps_with_trials():
-            if committed_status(self.storage, sweep, trial_id) == "complete":
-                return sweep
-        return None
+        # On an object store each sweep that is asked costs requests, one after the other.
+        at_once = 1 if self.storage.local is not None else _ASKED_AT_ONCE
+        looks = in_order(
+            self.storage.sweeps_with_trials(),
+            lambda sweep: committed_status(self.storage, sweep, trial_id),
+            threads=at_once,
+            ahead=at_once,
+        )
+        with contextlib.closing(looks):
+            return next((sweep for sweep, status in looks if status == "complete"), None)
 
     def sql(self, query: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         """The answer to one SELECT or EXPLAIN over the views and macros of the database.
@@ -409,28 +405,6 @@ class _ConsumerError(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
-
-
-def _checked(
-    columns: Sequence[str] | None, where: ds.Expression | None, layer: str | None
-) -> ds.Expression | None:
-    """The condition on masks that `where` and `layer` make, if all columns are there."""
-    for name in columns or ():
-        if name not in MASKS.names:
-            raise QueryError(f"masks have no column {name!r} ({did_you_mean(name, MASKS.names)})")
-    if where is not None:
-        try:
-            ds.dataset(MASKS.empty_table()).to_table(filter=where)
-        except (pa.ArrowException, TypeError) as error:
-            raise QueryError(f"where is not a condition on masks: {one_line(error)}") from error
-    if layer is None:
-        return where
-    own = ds.field("layer") == layer
-    return own if where is None else own & where
-
-
-def _all_of(conditions: Sequence[ds.Expression]) -> ds.Expression | None:
-    return functools.reduce(operator.and_, conditions) if conditions else None
 
 
 def _mask_of(row: Mapping[str, Any]) -> NDArray[np.bool_]:

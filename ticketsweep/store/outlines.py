@@ -72,6 +72,19 @@ def indexed_rows(
     return dict(zip(wanted, rows, strict=True))
 
 
+def outlined(
+    footers: Footers, files: Sequence[StoredFile], columns: Sequence[str]
+) -> Iterator[tuple[StoredFile, Outline | None]]:
+    """Files of single trials and what an index or their footers say; see `Footers.rows`."""
+    by_sweep: dict[str, list[StoredFile]] = {}
+    for file in files:
+        by_sweep.setdefault(file.sweep, []).append(file)
+    for sweep, own in by_sweep.items():
+        known = indexed_rows(footers.storage, sweep, own, columns)
+        yield from known.items()
+        yield from footers.rows([file for file in own if file not in known], columns)
+
+
 class _Index:
     """The index of one sweep, as its driver keeps it."""
 
