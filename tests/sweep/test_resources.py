@@ -21,7 +21,7 @@ def spec(**sweep: object) -> SweepSpec:
         (2, 1, {"cpus": 1, "gpus": 0.25}, 2),
         (8, 4, {"cpus": 1, "gpus": 2}, 2),
         (8, 1, {"cpus": 1, "gpus": 2}, 0),
-        (1, 1, {"cpus": 0.1, "gpus": 0.1}, 10),  # ten tenths, though 0.1 has no exact float
+        (100, 7, {"cpus": 1, "gpus": 0.07}, 100),  # though 7 / 0.07 is less in floating point
     ],
 )
 def test_the_scarcer_of_two_resources_says_how_many_trials_fit(cpus, gpus, wanted, at_once):

@@ -529,16 +529,21 @@ def test_with_a_sweep_goes_what_was_tracked_of_it_and_nothing_of_others(tracked,
         return {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
 
     before = files()
-    own = set(files_of(storage, "s"))
+    paths = files_of(storage, "s")
+    own = {path for path in paths if path.is_file()}
     assert {path.relative_to(folder).parts[0] for path in own} == {
         *("s.jsonl", "s.jsonl.ledger", "s.tensorboard.ledger", "s.wandb.ledger"),
         *("tensorboard", "wandb"),
     }
     untracked = doomed_sweep(storage, "s")
-    doomed = delete_sweep(storage, "s", beside=own, report=lambda *_: None)
+    doomed = delete_sweep(storage, "s", beside=paths, report=lambda *_: None)
     assert doomed.files == untracked.files + len(own)
     assert files() == before - own
     assert not files_of(storage, "s")
     assert set(run_files(folder)) == {"s-2"}
     assert not (folder / "tensorboard" / "s").exists()
-    assert set(files_of(storage, "s-2")) | set(files_of(storage, "t")) <= files()
+    of_others = {path for name in ("s-2", "t") for path in files_of(storage, name)}
+    assert {path for path in of_others if path.is_file()} <= files()
+    empty = [path for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert [path for path in empty if path not in of_others] == []
+    assert [path for path in folder.rglob("*") if not path.exists()] == []  # dead links

@@ -64,7 +64,7 @@ def delete(
     some = _chosen(Database(opened), sweep, trial or [], failed=failed) if trial or failed else None
     doomed = whole if some is None else doomed_trials(opened, sweep, some)
     going = not dry and some != []
-    if some is None and not yes and (upload := how_to_upload(opened, sweep)):
+    if tracked and not yes and (upload := how_to_upload(opened, sweep)):
         note(f"W&B runs that were not uploaded go too (to keep them, first {upload})")
     if going and not yes:
         _ask(doomed_text(doomed))

@@ -96,17 +96,19 @@ class Database:
         )
         return rows.sort_by([(key, "ascending") for key in _IN_ORDER])
 
-    def outlines(self, sweep: str | None = None, *, columns: Sequence[str]) -> list[dict[str, Any]]:
+    def outlines(
+        self, sweep: str | None = None, *, columns: Sequence[str], indexed: bool = True
+    ) -> list[dict[str, Any]]:
         """The rows of `trials` with some columns alone, as plain values, in the same order.
 
         Of trials with files of their own they are taken from the sweep's index, if a driver has
-        made one, or from the footers: of thousands, that takes a third of the time. A file that has
-        been damaged since it was indexed goes unnoticed.
+        made one, or from the footers: of thousands, that takes a third of the time.
 
         Parameters
         ----------
         columns: those wanted besides `sweep`, `trial_id` and `started_at`; `metrics` becomes a list
             of pairs.
+        indexed: whether the index will do, of whose files damage done since goes unnoticed.
         """
         wanted = list(dict.fromkeys([*_IN_ORDER, *columns]))
         told: list[dict[str, Any]] = []
@@ -117,7 +119,7 @@ class Database:
                 told.clear()
                 rest = []
                 try:
-                    for file, row in outlined(self._footers, own, wanted):
+                    for file, row in outlined(self._footers, own, wanted, indexed=indexed):
                         if row is None:
                             rest.append(file)
                         else:

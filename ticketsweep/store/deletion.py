@@ -76,7 +76,8 @@ def delete_sweep(
 
     Parameters
     ----------
-    beside: files below a local storage that belong to the sweep and are no part of the database.
+    beside: files and folders below a local storage that belong to the sweep and are no part of the
+        database.
 
     Raises StorageError if there is no such sweep, if a process runs or compacts it, or where files
     cannot be deleted.
@@ -174,11 +175,17 @@ def _remove_folder(storage: Storage, folder: str) -> None:
         ) from error
 
 
-def _remove_emptied(storage: Storage, files: Iterable[Path]) -> None:
-    """The folders of these files, in so far as nothing else is in them."""
-    folders = {folder for file in files for folder in file.parents}
+def _remove_emptied(storage: Storage, paths: Iterable[Path]) -> None:
+    """The folders among these and around them, in so far as nothing is left in them but dead links.
+
+    W&B links to its latest run.
+    """
+    folders = {folder for path in paths for folder in (path, *path.parents)}
     for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
-        if storage.local in folder.parents:
+        if storage.local in folder.parents and folder.is_dir():
+            for entry in folder.iterdir():
+                if entry.is_symlink() and not entry.exists():
+                    entry.unlink(missing_ok=True)
             with suppress(OSError):
                 folder.rmdir()
 

@@ -54,9 +54,10 @@ class Footers:
                 yield from zip(run, found, strict=True)
 
     def _rows(self, files: Sequence[StoredFile], columns: Sequence[str]) -> list[Outline | None]:
-        return [self._row(file, columns) for file in files]
+        return [self.row(file, columns) for file in files]
 
-    def _row(self, file: StoredFile, columns: Sequence[str]) -> Outline | None:
+    def row(self, file: StoredFile, columns: Sequence[str]) -> Outline | None:
+        """That of one file; see `rows`."""
         maps = [name for name in columns if name in _MAPS]
         try:
             whole = read_bytes(self.storage, file)

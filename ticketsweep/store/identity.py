@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -9,34 +11,45 @@ from pathlib import Path
 from ticketsweep.errors import StorageError
 from ticketsweep.store.paths import Storage, one_line, temporary_path
 
-_FILE = "identity"
+_KEY = "identity"
 
 
 def identity_of(storage: Storage) -> str:
-    """What tells the storage from every other, wherever it is mounted; made when first asked for.
+    """What tells the storage from others, wherever it is mounted; made when first asked for.
 
     An object store has its URI; a folder has a random number in a file of its own, which goes with
-    the folder where that is moved.
+    the folder where that is moved, and with its copies too.
 
-    Raises StorageError where it can be neither read nor written.
+    Raises StorageError where it can be neither read nor written, or is damaged.
     """
-    if storage.local is None:
+    file = storage.identity_file()
+    if file is None:
         return storage.uri
-    file = storage.local / _FILE
     try:
         if not file.exists():
             _make(file)
-        return file.read_text().strip()
+        return str(json.loads(file.read_bytes())[_KEY])
     except OSError as error:
         raise StorageError(f"storage {storage.uri}: {one_line(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"storage {storage.uri}: {file} is damaged (delete it; studies that an Optuna database "
+            "has of this storage are then taken for another's)"
+        ) from error
 
 
 def _make(file: Path) -> None:
     """Of several processes at once one makes it, and no other sees it half-written."""
     made = Path(temporary_path(file.as_posix()))
     try:
-        made.write_text(f"{secrets.token_hex(8)}\n")
-        with suppress(FileExistsError):
-            file.hardlink_to(made)
+        with made.open("x") as stream:
+            json.dump({_KEY: secrets.token_hex(8)}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            with suppress(FileExistsError):
+                file.hardlink_to(made)
+        except OSError:  # some file systems have no links: of two at once, the later one wins
+            made.replace(file)
     finally:
         made.unlink(missing_ok=True)

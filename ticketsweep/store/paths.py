@@ -1,4 +1,4 @@
-"""Where everything lies in a storage. No other module knows a file name.
+"""Where everything lies in a storage.
 
 ROOT/TABLE/sweep=NAME/TRIAL_ID.parquet      the mask database
 ROOT/TABLE/sweep=NAME/compacted/PART.parquet   many trials of it, merged
@@ -8,10 +8,12 @@ ROOT/checkpoints/TRIAL_ID.safetensors       a trial under way
 ROOT/underway/sweep=NAME/TRIAL_ID.json      that the sweep has begun the trial
 ROOT/claims/sweep=NAME/WORK.….json          who runs or compacts it at this moment
 ROOT/live/sweep=NAME/WHO.json               how far a run of it has come, or a single trial
+ROOT/live/sweep=NAME/outlines.parquet       what the footers of its trials' own files say
 ROOT/logs/sweep=NAME/TRIAL_ID.….log         what a trial told while it ran, a file an attempt
 ROOT/quarantine/TIME/TABLE/sweep=NAME/…     damaged files that were moved aside
 ROOT/optuna/NAME.journal                    Optuna's journal, on a local storage
 ROOT/tracking                               offline tracking runs, on a local storage
+ROOT/identity.json                          which storage it is, on a local one
 """
 
 from __future__ import annotations
@@ -245,6 +247,10 @@ class Storage:
         """Where drivers (of a sweep) tell how far they are; `store.live` knows the names in it."""
         return self._partition(_LIVE, sweep)
 
+    def outlines_file(self, sweep: str) -> str:
+        """Where the sweep's driver gathers outlines of its trials."""
+        return f"{self._partition(_LIVE, sweep)}/outlines{_SUFFIX}"
+
     def logs_folder(self, sweep: str | None = None) -> str:
         """Where trials (of a sweep) tell what they do; `store.logs` knows the names in it."""
         return self._partition(_LOGS, sweep)
@@ -268,6 +274,10 @@ class Storage:
         return (
             None if self.local is None else self.local / "optuna" / f"{check_name(sweep)}.journal"
         )
+
+    def identity_file(self) -> Path | None:
+        """What tells a local storage from others; None on an object store, whose URI does."""
+        return None if self.local is None else self.local / "identity.json"
 
     def tracking_folder(self) -> Path:
         """Where tracking writes: in the storage, or beside the user where that is remote."""

@@ -28,6 +28,7 @@ class Publication:
     every: least seconds between two writings.
     first: seconds after which it may be written for the first time.
     beat: most seconds between two writings; None: only what has changed is written.
+    failed: told, by the thread, where what `content` has made could not be written.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Publication:
         every: float,
         first: float,
         beat: float | None = None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._storage, self._path, self._content = storage, path, content
+        self._failed = failed
         self._every, self._beat = every, beat
         self._next = time.monotonic() + first
         self._changed, self._over = threading.Event(), threading.Event()
@@ -76,5 +79,7 @@ class Publication:
     def _write(self) -> None:
         content = self._content()
         if content is not None:
-            with suppress(StorageError, pa.ArrowException, OSError):
+            try:
                 put(self._storage, self._path, pa.py_buffer(content), lasting=False)
+            except (StorageError, pa.ArrowException, OSError):
+                self._failed()

@@ -23,7 +23,7 @@ from ticketsweep.sweep import reaper
 from ticketsweep.sweep.nodes import Capacity, Nodes, token_file
 
 _FOLDER_PREFIX = "ticketsweep-ray-"
-_LONGEST_FOLDER = 40  # Ray appends some 65 characters, and a socket's path may have 107
+_LONGEST_FOLDER = 18  # we and Ray append up to 89 characters, and a socket's path may have 107
 _SECONDS_TO_ANSWER = 10.0
 _SECONDS_TO_REAP = 10.0
 _STARTS = 3

@@ -26,7 +26,7 @@ from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.halving import rungs_of
 from ticketsweep.sweep.observer import Observer
-from ticketsweep.sweep.resources import check_resources, fitting, local_cpus
+from ticketsweep.sweep.resources import check_resources, concurrency, local_cpus
 from ticketsweep.sweep.runner import (
     check_trials,
     load_datasets,
@@ -200,8 +200,7 @@ def rehearse(
             if settings.scheduler is not None:
                 seconds *= _share(settings.scheduler.asha, suggestion.config.train.steps)
         drawn.append(Drawn(suggestion.trial_id, suggestion.config, seconds, found or ""))
-    allowed = max(1, fitting(spec, local_cpus(), gpus))
-    concurrency = min(settings.concurrency or allowed, allowed)
+    at_once = concurrency(spec, local_cpus(), gpus, grows=False)
     counts = [len(_replicates(config)) for config in configs] or [0]
     return Rehearsal(
         name=settings.name,
@@ -210,12 +209,12 @@ def rehearse(
         lacking=lacking,
         possible=possible,
         replicates=(min(counts), max(counts)),
-        concurrency=concurrency,
+        concurrency=at_once,
         threads=threads,
         device=device,
         drawn=tuple(drawn),
         memory=memory,
-        seconds=_whole([each.seconds for each in drawn], lacking, concurrency, importing),
+        seconds=_whole([each.seconds for each in drawn], lacking, at_once, importing),
         stops_early=settings.scheduler is not None,
         measured=timed.measured,
         kinds=timed.kinds,
@@ -228,13 +227,13 @@ def _possible(spec: SweepSpec) -> int | None:
     return sum(1 for _ in itertools.islice(spec.grid(), MOST_COUNTED))
 
 
-def _whole(drawn: Sequence[float], lacking: int, concurrency: int, importing: float) -> float:
+def _whole(drawn: Sequence[float], lacking: int, places: int, importing: float) -> float:
     """What the run takes, of trials like those drawn."""
     if not lacking or not drawn:
         return 0.0
     expected = list(drawn[:lacking])
     in_all = sum(expected) + (lacking - len(expected)) * statistics.mean(expected)
-    at_once = min(concurrency, lacking)
+    at_once = min(places, lacking)
     ray = max(_SECONDS_OF_RAY, _IMPORTS_OF_RAY * importing)
     return ray + importing + max(in_all / at_once, max(expected))
 

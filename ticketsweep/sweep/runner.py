@@ -196,12 +196,14 @@ def _run_claimed(
 
 def _whole_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> tuple[Row, ...]:
     """All of every stored trial, checked as it is read."""
-    settings = spec.settings
+    settings, database = spec.settings, Database(storage)
     found = patiently(
-        lambda: Database(storage).trials(settings.name),
+        lambda: database.trials(settings.name),
         seconds=settings.storage_seconds,
         on_wait=observer.phase,
     )
+    for warning in database.warnings:
+        observer.warn(warning)
     return tuple(found.to_pylist())
 
 
@@ -311,7 +313,7 @@ def stored_rows(spec: SweepSpec, storage: Storage, observer: Observer) -> list[R
     """The sweep's stored trials, which must be of the same space."""
     database = Database(storage)
     name = spec.settings.name
-    rows: list[Row] = [*database.outlines(name, columns=TRIALS.names)]
+    rows: list[Row] = [*database.outlines(name, columns=TRIALS.names, indexed=False)]
     sweep = _sweep_row(database, name)
     if any(is_imported(row) for row in rows):
         raise SweepError(

@@ -12,7 +12,7 @@ from ticketsweep.progress import Progress
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.store.database import Database
-from ticketsweep.store.paths import Storage
+from ticketsweep.store.paths import Storage, check_name
 from ticketsweep.sweep.tracking.lanes import Lane, left_open
 from ticketsweep.sweep.tracking.login import Mode, default_mode
 from ticketsweep.sweep.tracking.records import Best, Standing, Tracker, Trial, curve_figures
@@ -193,10 +193,13 @@ def _makers(
 
 
 def files_of(storage: Storage, sweep: str) -> list[Path]:
-    """What trackers have written of a sweep into a local storage; of another, none.
+    """Files and folders that trackers have made of a sweep in a local storage; of another, none.
 
-    Where the storage is remote, the files lie wherever `run` was typed.
+    Where the storage is remote, they lie wherever `run` was typed.
+
+    Raises StorageError for a name that no sweep may have.
     """
+    check_name(sweep)
     if storage.local is None:
         return []
     from ticketsweep.sweep.tracking.wandb_runs import folders_of
@@ -204,8 +207,8 @@ def files_of(storage: Storage, sweep: str) -> list[Path]:
     folder = storage.tracking_folder()
     own = [folder / f"{sweep}.jsonl", *(_ledger(folder, sweep, name) for name in TRACKERS)]
     folders = [folder / "tensorboard" / sweep, *folders_of(folder, sweep)]
-    below = [path for each in folders for path in sorted(each.rglob("*"))]
-    return [path for path in (*own, *below) if path.is_file()]
+    below = [path for each in folders for path in (each, *sorted(each.rglob("*")))]
+    return [path for path in (*own, *below) if path.exists()]
 
 
 def how_to_upload(storage: Storage, sweep: str) -> str:
