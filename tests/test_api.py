@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from IPython.core.formatters import PlainTextFormatter
 
 import ticketsweep
 from ticketsweep.errors import ConfigError, TicketsweepError
@@ -45,6 +46,8 @@ def test_a_sweep_is_run_from_values_and_its_result_reads_well(storage, capfd):
     assert found.stability().stability[()].score is not None
     assert ticketsweep.open(str(storage)).trials(sweep="s").num_rows == 2
     assert repr(found) == "Swept(name='s')"
+    for shown in (found, found.best(at_sparsity=[0.0]), found.stability()):  # as in a notebook
+        assert PlainTextFormatter()(shown) == str(shown)
     assert ticketsweep.run(SPACE, storage=storage, samples=1).trials.num_rows == 2
     assert capfd.readouterr().out == ""  # it is followed on stderr
 

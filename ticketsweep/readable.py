@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class _Printer(Protocol):
@@ -11,6 +11,11 @@ class _Printer(Protocol):
 
 class Readable:
     """A result whose `str` is made for reading; its `repr` has every field."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """IPython takes the first class that has either; a data class has a `repr` of its own."""
+        super().__init_subclass__(**arguments)
+        cls._repr_pretty_ = Readable._repr_pretty_  # type: ignore[method-assign]
 
     def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
         """What IPython calls."""

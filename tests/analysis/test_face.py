@@ -6,6 +6,7 @@ import doctest
 
 import numpy as np
 import pytest
+from IPython.core.formatters import PlainTextFormatter
 
 from ticketsweep.analysis import LayerBits, Seeds, compare_masks, pack, stability, trial_stability
 
@@ -40,14 +41,9 @@ def test_arrays_that_are_no_masks_are_refused(mask, init, message):
 
 
 def test_a_notebook_shows_a_result_as_it_prints():
-    class Printer:
-        shown = ""
-
-        def text(self, text: str) -> None:
-            self.shown += text
-
+    shown = PlainTextFormatter()
     found = compare_masks({"a": np.eye(3, dtype=bool)[:2, None]}, init=[0, 0], data=[0, 1])
-    printer = Printer()
-    found._repr_pretty_(printer, cycle=False)
-    assert printer.shown == str(found)
-    assert "same init" in printer.shown
+    assert shown(found) == str(found)
+    assert "same init" in shown(found)
+    assert shown(found.rows[0]) == str(found.rows[0])
+    assert shown([found.rows[0]]) == f"[{found.rows[0]}]"

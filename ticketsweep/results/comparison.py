@@ -58,7 +58,8 @@ class SweepComparison(Readable):
         return "\n".join(self._line(group, of) for group, of in self.groups.items())
 
     def _line(self, group: Group, of: Comparison) -> str:
-        key = ", ".join(f"{k} {v}" for k, v in zip(self.keys, group, strict=True)) or "all"
+        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in group)
+        key = ", ".join(f"{k} {v}" for k, v in zip(self.keys, values, strict=True)) or "all"
         said = [f"{of.trials} trial{'s' if of.trials > 1 else ''}"]
         accuracy, sparsity = of.figures.get("strong_accuracy"), of.figures.get("sparsity")
         if accuracy:
