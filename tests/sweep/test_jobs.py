@@ -31,7 +31,12 @@ def queue_of(
     search = Search(spec, identify=identify, journal=None)
     search.restore(Database(storage).trials(spec.settings.name).to_pylist())
     queue = JobQueue(spec, search, storage, budget=Budget(seconds), **how)
-    queue.open(places=lambda: places, on_stored=lambda *_: None, on_wait=lambda _: None)
+    queue.open(
+        places=lambda: places,
+        on_stored=lambda *_: None,
+        on_copied=lambda _: None,
+        on_wait=lambda _: None,
+    )
     return queue
 
 

@@ -18,11 +18,15 @@ from typing import Any
 import pytest
 import torch
 
+from ticketsweep.config import parse_config
+from ticketsweep.distributions import corners
 from ticketsweep.errors import ConfigError, DataError, StorageError, SweepError
+from ticketsweep.planning import load_data
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import write_sweep
 from ticketsweep.sweep.runner import SweepOutcome, run_sweep
+from ticketsweep.trial import run_trial
 
 pytestmark = pytest.mark.slow
 MakeSpec = Callable[..., Any]
@@ -238,6 +242,47 @@ def test_another_space_under_the_same_name_is_refused(
     with pytest.raises(SweepError) as caught:
         run(make_spec(train={"steps": 41, "batch_size": 64}), swept.storage, recorder)
     assert "train.steps: 120 in the storage, 41 in mini.yaml" in str(caught.value)
+
+
+OWN = """
+from torch import nn
+
+def net(input_shape, classes):
+    layers = nn.Linear(64, 8, bias=False), nn.Linear(8, classes, bias=False)
+    return nn.Sequential(nn.Flatten(), *layers)
+"""
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_trials_of_other_code_are_not_mixed_with_those_of_todays(
+    samples: int,
+    storage: Storage,
+    recorder: Recorder,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a_net_of_ones_own.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    block = {"sampler": "grid", "samples": samples}
+    train = {"steps": 3, "batch_size": 64}
+    spec = make_spec(
+        model="a_net_of_ones_own:net",
+        weight_scale=1.5,
+        gate={},
+        train=train,
+        seed={"choice": [0, 1]},
+        sweep=block,
+    )
+    config = parse_config(next(corners(spec.tree)), source="test")
+    for _ in run_trial(config, dataset=load_data(config), storage=storage, sweep="mini"):
+        pass
+    if samples == 1:
+        assert len(run(spec, storage, recorder).rows) == 1
+    monkeypatch.setattr("ticketsweep.planning.source_digest", lambda name: "another")
+    with pytest.raises(SweepError, match=r"ran with other code or data.*--name"):
+        run(spec, storage, recorder)
+    assert not [phase for phase in recorder.of("phase") if "Ray" in phase]
 
 
 def test_fewer_samples_than_before_do_not_change_the_sweeps_row(

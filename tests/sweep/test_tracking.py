@@ -269,6 +269,33 @@ def test_the_next_process_goes_on_in_every_tracker(tmp_path: Path) -> None:
     assert how_to_upload(first.storage, "s") == f"wandb sync {first.folder / 'wandb'}"
 
 
+def test_what_ran_before_a_tracker_was_asked_for_is_told_and_copies_too(tmp_path: Path) -> None:
+    storage = Storage.open(str(tmp_path / "storage"), create=True)
+    for index in range(3):
+        TRACKED["store"](storage, "s", index)
+    stored = Database(storage).trials("s").to_pylist()
+    assert are_behind(storage, "s", ["jsonl"], mode="off", stored=stored)
+    for _ in range(2):  # the second time, nothing is left to be told
+        with tracker(
+            "s", ["jsonl"], mode="off", storage=storage, objectives=OBJECTIVES,
+            stored=stored[:2], warn=pytest.fail,
+        ) as track:  # fmt: skip
+            pass
+    with tracker(
+        "s", ["jsonl"], mode="off", storage=storage, objectives=OBJECTIVES,
+        stored=stored[:2], warn=pytest.fail,
+    ) as track:  # fmt: skip
+        track.copied(stored[2])
+    assert not are_behind(storage, "s", ["jsonl"], mode="off", stored=stored)
+    path = storage.tracking_folder() / "s.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    for index in range(3):
+        own = [event for event in events if event.get("trial") == trial_id(index)]
+        assert [event["event"] for event in own if event["event"] != "step"] == ["begun", "ended"]
+        steps = [event["step"] for event in own if event["event"] == "step"]
+        assert steps == ([] if index == 2 else list(STEPS))  # of the failed one none is stored
+
+
 def test_off_writes_nothing(tmp_path: Path) -> None:
     storage = Storage.open(str(tmp_path / "storage"), create=True)
     before = set(tmp_path.rglob("*"))
@@ -385,11 +412,11 @@ def test_what_a_tracker_could_not_take_is_told_again_in_order(tmp_path: Path) ->
     assert "the disk is full" in laned.warnings[0]
     assert ("end", "complete") not in notebook.calls
     again = Laned(tmp_path, notebook)
-    assert again.lane.left_open == {"t"}
+    assert again.lane.ended == set()
     again.tell(curve=(10, 20, 30))
     again.close()
     assert notebook.calls[-5:-1] == [("log", 10), ("log", 20), ("log", 30), ("end", "complete")]
-    assert Laned(tmp_path, notebook).lane.left_open == set()
+    assert Laned(tmp_path, notebook).lane.ended == {"t"}
 
 
 def test_a_tracker_that_hangs_holds_up_nobody_and_is_told_to_hurry(

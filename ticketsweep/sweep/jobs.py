@@ -74,6 +74,7 @@ class JobQueue:
         self._jobs: dict[str, Suggestion] = {}
         self._places: Callable[[], int] = lambda: 0
         self._on_stored: Callable[[str, Row], None] | None = None
+        self._on_copied: Callable[[Row], None] | None = None
         self._on_wait: Callable[[str], None] | None = None
         self.exhausted = False
 
@@ -92,6 +93,7 @@ class JobQueue:
         *,
         places: Callable[[], int],
         on_stored: Callable[[str, Row], None],
+        on_copied: Callable[[Row], None],
         on_wait: Callable[[str], None],
     ) -> None:
         """Begin to give out jobs.
@@ -100,9 +102,11 @@ class JobQueue:
         ----------
         places: tells how many may be out at the moment; machines may join.
         on_stored: told of every trial (its id and row) that is stored from now on.
+        on_copied: told of those that were copied from another sweep, after that.
         on_wait: told, before each pause, why the storage has to be waited for.
         """
         self._places, self._on_stored, self._on_wait = places, on_stored, on_wait
+        self._on_copied = on_copied
 
     def look_ahead(self) -> bool:
         """Whether there is any job; the first one is kept for `next`."""
@@ -157,6 +161,8 @@ class JobQueue:
             if row is None:
                 return suggestion
             self._finish(row)
+            if self._on_copied is not None:
+                self._on_copied(row)
         return None
 
     def _gone_on_with(self) -> Suggestion | None:

@@ -30,6 +30,7 @@ from ticketsweep.sweep.resources import check_resources, concurrency, local_cpus
 from ticketsweep.sweep.runner import (
     check_trials,
     load_datasets,
+    refuse_if_changed,
     stored_rows,
 )
 from ticketsweep.sweep.stored import to_be_tried_again
@@ -164,6 +165,7 @@ def rehearse(
 
     importing = time.perf_counter() - began
     datasets = load_datasets(spec, observer)
+    refuse_if_changed(spec, stored, datasets)
     check_trials(spec, datasets)
     observer.phase("training a few steps")
     gpus = torch.cuda.device_count()

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from ticketsweep.train.data import Dataset
 
 
+_WITH_CONTENT = ("model", "dataset")  # settings that may name what lies elsewhere
+
+
 @dataclass(frozen=True)
 class SweepOutcome:
     """What a run of a sweep came to.
@@ -137,23 +140,26 @@ def _run_claimed(
         mode=tracking,
         storage=storage,
         objectives=settings.objectives,
-        stored=stored,
         warn=observer.warn,
     )
+    has_own = any(":" in str(each) for key in _WITH_CONTENT for each in spec.values_of(key))
     if is_done(stored, settings, retry_failed=retry_failed):
+        if stored and has_own:  # what lies outside of the space may have changed
+            refuse_if_changed(spec, stored, load_datasets(spec, observer))
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         if mirror is not None:
             from ticketsweep.sweep.search import mirror_stored
 
             mirror_stored(mirror, stored, settings.objectives)
         if are_behind(storage, settings.name, trackers, mode=tracking, stored=stored):
-            with tracked():
-                observer.phase("tracking what was stored before an earlier run was killed")
+            with tracked(stored=stored):
+                observer.phase("tracking what was stored before")
         rows = _whole_rows(spec, storage, observer)
         return SweepOutcome(settings.name, rows, interrupted=False, exhausted=False)
     if address is None:
         check_resources(spec)
     datasets = load_datasets(spec, observer)
+    refuse_if_changed(spec, stored, datasets)
     check_trials(spec, datasets)
     remove_leftovers(storage, settings.name)
     _record_sweep(spec, storage, begun=bool(stored))
@@ -232,7 +238,7 @@ def _run(
     datasets: Mapping[DataKey, Dataset],
     storage: Storage,
     address: str | None,
-    tracked: Callable[[], AbstractContextManager[SweepTracking]],
+    tracked: Callable[..., AbstractContextManager[SweepTracking]],
     observer: Observer,
     interrupts: Interrupts,
     claim: Claim,
@@ -253,7 +259,7 @@ def _run(
             storage=storage,
             sweep=settings.name,
         ) as cluster,
-        tracked() as track,
+        tracked(stored=list(queue.earlier)) as track,
     ):
         interrupts.install()
         interrupts.check()
@@ -293,6 +299,7 @@ def _run(
         queue.open(
             places=places,
             on_stored=observer.trial_finished,
+            on_copied=track.copied,
             on_wait=observer.phase,
         )
         run_jobs(
@@ -350,6 +357,30 @@ def load_datasets(spec: SweepSpec, observer: Observer) -> dict[DataKey, Dataset]
         config = TrialConfig(dataset=name, data_root=root, image_size=size)
         datasets[data_key(config)] = load_data(config)
     return datasets
+
+
+def refuse_if_changed(
+    spec: SweepSpec, stored: Collection[Row], datasets: Mapping[DataKey, Dataset]
+) -> None:
+    """Raise `SweepError` if the stored trials ran with other code or data than lie there today.
+
+    The id of a trial is a fingerprint of both: the same settings come to another one.
+    """
+    from ticketsweep.planning import data_key, identify
+
+    looked_at: dict[tuple[str, str, str], Row] = {}  # one trial of each kind will do
+    for row in stored:
+        looked_at.setdefault((row["model"], row["dataset"], row["gate_family"]), row)
+    for row in looked_at.values():
+        config = TrialConfig.model_validate_json(str(row["config"]))
+        dataset = datasets.get(data_key(config))
+        if dataset is not None and identify(config, dataset) != row["trial_id"]:
+            name = spec.settings.name
+            raise SweepError(
+                f"sweep {name!r} has trials of {config.model} on {config.dataset} that ran with "
+                "other code or data: the same settings have another trial id today (give this run "
+                f"another --name, put back what was changed, or `ticketsweep delete {name}`)"
+            )
 
 
 def check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:

@@ -13,7 +13,7 @@ from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage, check_name
-from ticketsweep.sweep.tracking.lanes import Lane, left_open
+from ticketsweep.sweep.tracking.lanes import Lane, ended
 from ticketsweep.sweep.tracking.login import Mode, default_mode
 from ticketsweep.sweep.tracking.records import Best, Standing, Tracker, Trial, curve_figures
 from ticketsweep.sweep.tracking.stored import best_of, curve_of, ending_of, standing_of
@@ -58,10 +58,19 @@ class SweepTracking:
         self._rows = {str(row["trial_id"]): self._slim(row) for row in stored}
         for lane in lanes:
             for row in stored:
-                if row["trial_id"] in lane.left_open and not is_imported(row):
-                    config = parse_config(config_of(row), source="a stored trial")
-                    lane.begin(Trial.of(str(row["trial_id"]), config))
-                    self._end(lane, dict(row))
+                if row["trial_id"] not in lane.ended and not is_imported(row):
+                    self._tell_stored(lane, row)
+
+    def _tell_stored(self, lane: Lane, row: Row) -> None:
+        config = parse_config(config_of(row), source="a stored trial")
+        lane.begin(Trial.of(str(row["trial_id"]), config))
+        self._end(lane, dict(row))
+
+    def copied(self, row: Row) -> None:
+        """A trial was copied from another sweep: it never started here."""
+        self._rows[str(row["trial_id"])] = self._slim(row)
+        for lane in self._lanes:
+            self._tell_stored(lane, row)
 
     def begin(self, trial_id: str, config: TrialConfig) -> None:
         """A trial has started, perhaps for the second time."""
@@ -129,8 +138,8 @@ def tracker(
     ----------
     trackers: of `TRACKERS`.
     mode: where W&B puts its runs.
-    stored: the sweep's rows of `trials`. Those that a tracker began in an earlier process, and did
-        not get to end, are told again.
+    stored: the sweep's rows of `trials`. Those that a tracker has not ended are told, be it that it
+        did not get to it, or was not asked for when they ran.
     """
     folder = storage.tracking_folder()
     lanes = []
@@ -149,11 +158,11 @@ def tracker(
 def are_behind(
     storage: Storage, sweep: str, trackers: Collection[str], *, mode: Mode, stored: Sequence[Row]
 ) -> bool:
-    """Whether stored trials were begun by a tracker, and not ended: `tracker` tells them again."""
+    """Whether a tracker has not been told of stored trials, or of their ends: `tracker` does it."""
     folder = storage.tracking_folder()
-    known = {row["trial_id"] for row in stored}
+    known = {str(row["trial_id"]) for row in stored if not is_imported(row)}
     used = [name for name in trackers if not (name == "wandb" and mode == "off")]
-    return any(left_open(_ledger(folder, sweep, name)) & known for name in used)
+    return any(known - ended(_ledger(folder, sweep, name)) for name in used)
 
 
 def _ledger(folder: Path, sweep: str, tracker: str) -> Path:

@@ -21,8 +21,8 @@ Curve = dict[int, dict[str, float]]
 class Lane:
     """Calls a tracker from a thread of its own, in order, and remembers which trials are open.
 
-    A trial that was begun and whose ending the tracker has not taken, for the driver was killed or
-    the disk full, is told again by the next process (`left_open`).
+    A trial whose ending the tracker has not taken, for the driver was killed, the disk full or the
+    tracker not asked for, is told by the next process (`ended`).
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Lane:
         warn: Callable[[str], None],
     ) -> None:
         self._name, self._connect, self._warn = name, connect, warn
-        self.left_open = left_open(ledger)
+        self.ended = ended(ledger)
         self._ledger = _Ledger(ledger)
         self._last: dict[str, int] = {}
         self._broken: set[str] = set()  # trials of which something could not be tracked
@@ -151,13 +151,13 @@ class Lane:
         self._ledger.write("ended", trial_id)
 
 
-def left_open(ledger: Path) -> set[str]:
-    """Trials that were begun and not ended since, by a lane's ledger, as far as it can be read."""
+def ended(ledger: Path) -> set[str]:
+    """Trials that were ended and not begun since, by a lane's ledger, as far as it can be read."""
     found: set[str] = set()
     with contextlib.suppress(OSError):
         for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
             event, _, trial_id = line.partition(" ")
-            (found.add if event == "begun" else found.discard)(trial_id)
+            (found.add if event == "ended" else found.discard)(trial_id)
     return found
 
 
