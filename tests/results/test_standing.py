@@ -101,7 +101,7 @@ def test_what_is_looked_at_again_is_what_is_read_anew(storage):
 
     def check():
         views = stored_views(Database(storage), "s")
-        (fresh,) = standings(views, [], now=NOW)
+        (fresh,) = standings(views, [], now=NOW, begun={})
         seen = following.look(NOW)
         assert seen.counts == fresh.counts
         key = "val_accuracy"

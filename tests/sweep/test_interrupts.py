@@ -30,6 +30,21 @@ def test_an_interrupt_that_was_swallowed_is_raised_again(number: signal.Signals)
             interrupts.check()
 
 
+def test_impatience_does_not_cut_off_the_ending_unless_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("ticketsweep.sweep.interrupts.time.monotonic", lambda: now)
+    with Interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        now += 30
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_handler_set_meanwhile_is_replaced() -> None:
     with Interrupts() as interrupts:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

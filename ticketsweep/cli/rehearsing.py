@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ticketsweep.cli.options import ResultFormat
-from ticketsweep.errors import MissingStorage
+from ticketsweep.errors import MissingStorage, StorageError
 
 if TYPE_CHECKING:
     from ticketsweep.space import SweepSpec
@@ -27,6 +27,7 @@ def dry_run(
     ----------
     storage: URI of the mask database, which is read alone.
     """
+    from ticketsweep.cli.machine import storage as storage_finding
     from ticketsweep.display.progress import sweep_display
     from ticketsweep.display.records import document
     from ticketsweep.display.rehearsal import rehearsal_parts
@@ -35,8 +36,12 @@ def dry_run(
 
     settings = spec.settings
     opened = None
-    with contextlib.suppress(MissingStorage):
+    try:
         opened = Storage.open(storage, create=False)
+    except MissingStorage:
+        found_there = storage_finding(storage)
+        if found_there.state == "fault":
+            raise StorageError(f"storage {found_there.found} ({found_there.remedy})") from None
     display = sweep_display(stderr_console(), settings.objectives, possible=settings.samples)
     # What libraries print goes to stderr: stdout is for the result alone.
     with display as observer, contextlib.redirect_stdout(sys.stderr):

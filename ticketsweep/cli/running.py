@@ -93,6 +93,7 @@ def run(
     from ticketsweep.display.terminal import emit, show, stdout_console
     from ticketsweep.results.summary import summarise
     from ticketsweep.store.database import Database
+    from ticketsweep.store.under_way import trials_under_way
 
     opened = Storage.open(storage or default_storage(), create=True)
     database = Database(opened)
@@ -145,19 +146,25 @@ def run(
         failed = f"{plural(given_up, 'trial')} failed and will not be run again"
         note(f"{failed}, unless asked for with --retry-failed:")
         note(f"  {_line('--retry-failed')}")
+    left = len(trials_under_way(opened, outcome.name).get(outcome.name, ()))
     if outcome.interrupted:
-        say_how_to_go_on(finished=summary.count("complete"))
+        say_how_to_go_on(finished=summary.count("complete"), cut_off=left)
         raise typer.Exit(INTERRUPTED)
     if outcome.out_of_time:
-        say_how_to_go_on(finished=summary.count("complete"), why="the time is up")
+        say_how_to_go_on(finished=summary.count("complete"), cut_off=left, why="the time is up")
         return
     if outcome.rows and not summary.count("complete"):
         raise TrialFailure(f"no trial of sweep {outcome.name} could be finished")
 
 
-def say_how_to_go_on(*, finished: int, why: str = "interrupted") -> None:
-    """Tell on stderr that the `finished` trials are not lost, and what to type."""
+def say_how_to_go_on(*, finished: int, cut_off: int = 0, why: str = "interrupted") -> None:
+    """Tell on stderr that finished trials, and those cut off, are not lost, and what to type."""
+    from ticketsweep.display.figures import plural
+
     kept = "; finished trials are stored" if finished else ""
+    if cut_off:
+        kept += f"{',' if finished else ';'} {plural(cut_off, 'trial')} under way kept as far as "
+        kept += "their last checkpoint" if cut_off > 1 else "its last checkpoint"
     note(f"{why}{kept}. To go on, run the same line again:")
     note(f"  {_line()}")
 

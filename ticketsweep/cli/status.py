@@ -85,9 +85,11 @@ def _now() -> datetime:
 def _standings(database: Database, name: str | None) -> list[Standing]:
     from ticketsweep.results.standing import standing_of, standings, stored_views
     from ticketsweep.store.live import live_runs
+    from ticketsweep.store.under_way import trials_under_way
 
     views = stored_views(database, name, whole=0 if name is None else MOST_ROWS)
-    found = standings(views, live_runs(database.storage, name), now=_now())
+    begun = trials_under_way(database.storage, name)
+    found = standings(views, live_runs(database.storage, name), now=_now(), begun=begun)
     return found if name is None else [standing_of(found, name, database)]
 
 

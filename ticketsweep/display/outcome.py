@@ -23,7 +23,6 @@ from ticketsweep.results.summary import Summary
 from ticketsweep.store.paths import Storage
 
 _MASKS = "masks, results"
-_QUERY = 'query "select layer, avg(kept * 1.0 / size) from tickets group by 1"'
 
 
 def sweep_outcome(
@@ -96,7 +95,11 @@ def trial_outcome(
         parts += [stability_table(console, {(): stability}, keys=[], gates=gates_of([row])), ""]
     parts.append(_place(_MASKS, place))
     only = f"--trial {short(trial_id)}"  # other trials of that name may be of quite another kind
-    commands = [f"status {summary.name}", f"stability {summary.name} {only}", _QUERY]
+    commands = [
+        f"status {summary.name}",
+        f"stability {summary.name} {only}",
+        _query(summary.name),
+    ]
     return [*parts, *next_lines(commands, storage=storage)]
 
 
@@ -105,7 +108,7 @@ def sweep_places(storage: Storage, sweep: str) -> dict[str, str]:
     journal, tracking = storage.optuna_journal(sweep), storage.tracking_folder()
     places = {_MASKS: storage_place(storage)}
     if tracking.exists():
-        places["W&B runs"] = _near(tracking)
+        places["tracking"] = _near(tracking)
     if journal is not None and journal.exists():
         places["Optuna journal"] = _near(journal)
     return places
@@ -130,7 +133,12 @@ def _sweep_commands(summary: Summary) -> list[str]:
     status = f"status {summary.name}"
     if not summary.count("complete"):
         return [status]
-    return [status, f"stability {summary.name}", f"report {summary.name}", _QUERY]
+    return [
+        status,
+        f"stability {summary.name}",
+        f"report {summary.name}",
+        _query(summary.name),
+    ]
 
 
 def _stability_of_the_best(console: Console, summary: Summary) -> list[RenderableType]:
@@ -166,3 +174,9 @@ def _ranks(summary: Summary) -> str:
 
 def _heading(text: str) -> RenderableType:
     return Text(text, style="bold")
+
+
+def _query(sweep: str) -> str:
+    """A question to the mask database to begin with."""
+    density = "select layer, avg(kept * 1.0 / size) from tickets"
+    return f"query \"{density} where sweep = '{sweep}' group by 1\""

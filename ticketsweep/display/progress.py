@@ -164,7 +164,7 @@ class LiveSweep(AbstractContextManager["LiveSweep"]):
             self._state.begun(
                 name=name, samples=samples, stored=stored, concurrency=concurrency, earlier=earlier
             )
-            self._phase = "waiting for the first trial"
+            self._phase = "waiting for a trial to begin"
         self._say(self._state.opening())
 
     def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:  # noqa: ARG002

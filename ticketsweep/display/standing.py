@@ -28,6 +28,9 @@ def driver_lines(standing: Standing, *, warnings: int = 5) -> list[str]:
     lines = [run_text(run, standing.now) for run in standing.runs if run.who == RUN]
     if pace := pace_text(standing):
         lines.append(pace)
+    if standing.cut_off:
+        cut_off = plural(len(standing.cut_off), "trial")
+        lines.append(f"{cut_off} cut off under way: the next run goes on from the last checkpoint")
     driver = standing.driver
     told = () if driver is None else driver.warnings[-warnings:]
     return [*lines, *(f"{ago(each.at, standing.now)}: {_brief(each.text)}" for each in told)]
@@ -140,6 +143,7 @@ def standing_record(standing: Standing, *, trials: bool) -> dict[str, Any]:
         "seconds_left": standing.left,
         "runs": [_run_record(run, standing) for run in standing.runs],
         "under_way": [_trial_record(each, standing) for each in standing.trials],
+        "cut_off": sorted(standing.cut_off),
         "failures": [
             {"trial_id": row["trial_id"], "error": first_line(row.get("error"))}
             for row in standing.failures

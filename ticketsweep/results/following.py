@@ -11,6 +11,7 @@ from ticketsweep.results.sweeps import SweepView
 from ticketsweep.store.database import Database
 from ticketsweep.store.live import live_runs
 from ticketsweep.store.paths import Storage, StoredFile
+from ticketsweep.store.under_way import trials_under_way
 
 _FEW = 50  # trials that are read one by one; of more, all are
 
@@ -44,7 +45,8 @@ class Following:
                     self._trials[file.name] = row
         self._files = files
         runs = live_runs(self._storage, self._sweep)
-        found = standings(self._views(), runs, now=now)
+        begun = trials_under_way(self._storage, self._sweep)
+        found = standings(self._views(), runs, now=now, begun=begun)
         return standing_of(found, self._sweep, self._database)
 
     def _read_all(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -35,11 +35,13 @@ class Standing:
     view: what is stored of it.
     runs: what the processes tell that run trials of it, or did so last.
     now: the moment.
+    begun: ids of trials that a driver has given out and not heard the end of.
     """
 
     view: SweepView
     runs: tuple[LiveRun, ...]
     now: datetime
+    begun: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -74,6 +76,11 @@ class Standing:
         states |= {trial.trial_id: UNDER_WAY for trial in self.trials}
         found = Counter(states.values())
         return {state: found[state] for state in STATES}
+
+    @property
+    def cut_off(self) -> frozenset[str]:
+        """Trials that were cut off with their driver, which the next run goes on with."""
+        return frozenset() if self.is_driven else self.begun
 
     @property
     def samples(self) -> int | None:
@@ -151,14 +158,28 @@ class Standing:
 
 
 def standings(
-    views: Sequence[SweepView], runs: Sequence[LiveRun], *, now: datetime
+    views: Sequence[SweepView],
+    runs: Sequence[LiveRun],
+    *,
+    now: datetime,
+    begun: Mapping[str, Collection[str]],
 ) -> list[Standing]:
-    """How far these sweeps have come, and those of which nothing is stored yet, by name."""
+    """How far these sweeps have come, and those of which nothing is stored yet, by name.
+
+    Parameters
+    ----------
+    begun: sweep -> trials that a driver has given out and not heard the end of.
+    """
     known = {view.name for view in views}
     new = sorted({run.sweep for run in runs} - known)
     every = [*views, *(SweepView(name, None, []) for name in new)]
     return [
-        Standing(view, tuple(run for run in runs if run.sweep == view.name), now)
+        Standing(
+            view,
+            tuple(run for run in runs if run.sweep == view.name),
+            now,
+            frozenset(begun.get(view.name, ())),
+        )
         for view in sorted(every, key=lambda view: view.name)
     ]
 

@@ -173,7 +173,7 @@ class LivePage:
     def begun(self, *, samples: int, stored: int, concurrency: int) -> None:
         """Trials are about to be started."""
         state = {"samples": samples, "stored": stored, "concurrency": concurrency}
-        self._note(**state, phase="waiting for the first trial")
+        self._note(**state, phase="waiting for a trial to begin")
 
     def phase(self, text: str) -> None:
         """What is waited for."""

@@ -218,12 +218,19 @@ def trial_log(storage: Storage, sweep: str, trial_id: str) -> Iterator[TrialLog]
         publication.close(seconds=_CLOSING_SECONDS)
 
 
-def add_note(storage: Storage, sweep: str, trial_id: str, text: str) -> None:
-    """Add a line to a trial's log, in a file of its own: this process does not run the trial."""
+def add_note(
+    storage: Storage, sweep: str, trial_id: str, text: str, *, seconds: float = 0.0
+) -> None:
+    """Add a line to a trial's log, in a file of its own: this process does not run the trial.
+
+    Parameters
+    ----------
+    seconds: to wait for the storage at most; without, it is written by and by.
+    """
     lines = _Lines()
     lines.add(datetime.now(UTC), text)
     path = _new_path(storage, sweep, trial_id)
-    Publication(storage, path, lines.content, every=_SECONDS, first=0.0).close(seconds=0)
+    Publication(storage, path, lines.content, every=_SECONDS, first=0.0).close(seconds=seconds)
 
 
 def _new_path(storage: Storage, sweep: str, trial_id: str) -> str:

@@ -189,6 +189,9 @@ class Storage:
         )
         folders = [self.root, *(self._folder(table) for table in SCHEMAS)]
         root, *tables = self._infos(folders)
+        if root.type == pafs.FileType.File:
+            named = f"name another with --storage or ${STORAGE_VARIABLE}"
+            raise StorageError(f"storage {self.uri} is a file, not a folder ({named})")
         if root.type == pafs.FileType.NotFound:
             raise MissingStorage(f"storage {self.uri} does not exist ({remedy})")
         if all(info.type != pafs.FileType.Directory for info in tables):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from ticketsweep.store.logs import ENDED, add_note
 from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.observer import Observer
 
+_LAST_SECONDS = 3.0  # for what is noted at the end of a run
+
 
 class Broadcast:
     """An observer that hands on all that it is told, and puts it onto the sweep's page."""
@@ -21,6 +24,7 @@ class Broadcast:
     def __init__(self, observer: Observer, page: LivePage) -> None:
         self._observer, self._page = observer, page
         self._dead: set[str] = set()
+        self._under_way: set[str] = set()
         self.outcome = "done"  # of a run that ends without an error, unless it is told otherwise
 
     def phase(self, text: str) -> None:
@@ -40,6 +44,7 @@ class Broadcast:
     def trial_started(self, trial_id: str, config: TrialConfig, *, host: str) -> None:
         """See `Observer`."""
         self._dead.discard(trial_id)
+        self._under_way.add(trial_id)
         of = config.replicates
         replicates = of.init * of.data * of.gate
         self._page.started(trial_id, steps=config.train.steps, replicates=replicates, host=host)
@@ -52,6 +57,7 @@ class Broadcast:
 
     def trial_finished(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """See `Observer`."""
+        self._under_way.discard(trial_id)
         self._page.finished(trial_id, str(row["status"]))
         if trial_id in self._dead:  # there is no worker that could say so
             self._note(trial_id, f"{ENDED}{row['status']}: {row['error']}")
@@ -65,8 +71,16 @@ class Broadcast:
         self._page.warn(f"the worker of trial {trial_id} has died: {reason}")
         self._observer.trial_died(trial_id, reason)
 
-    def _note(self, trial_id: str, text: str) -> None:
-        add_note(self._page.storage, self._page.sweep, trial_id, text)
+    def close(self) -> None:
+        """The run is over; the workers of trials under way were ended with it."""
+        until = time.monotonic() + _LAST_SECONDS
+        for trial_id in self._under_way:
+            left = max(0.0, until - time.monotonic())
+            self._note(trial_id, f"{ENDED}cut off with the run ({self.outcome})", seconds=left)
+        self._page.close(self.outcome)
+
+    def _note(self, trial_id: str, text: str, *, seconds: float = 0.0) -> None:
+        add_note(self._page.storage, self._page.sweep, trial_id, text, seconds=seconds)
 
     def warn(self, text: str) -> None:
         """See `Observer`."""
@@ -77,14 +91,14 @@ class Broadcast:
 @contextlib.contextmanager
 def broadcast(observer: Observer, storage: Storage, sweep: str) -> Iterator[Broadcast]:
     """An observer that tells the storage as well, for as long as the run lasts."""
-    page = LivePage(storage, sweep)
-    telling = Broadcast(observer, page)
-    outcome = "interrupted"
+    telling = Broadcast(observer, LivePage(storage, sweep))
     try:
         yield telling
-        outcome = telling.outcome
     except Exception as error:
-        outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        telling.outcome = f"failed: {' '.join(str(error).split()) or type(error).__name__}"
+        raise
+    except BaseException:
+        telling.outcome = "interrupted"
         raise
     finally:
-        page.close(outcome)
+        telling.close()

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import TracebackType
 from typing import Any, Self
 
+_IMPATIENCE = 20.0  # seconds, after which an ending that takes so long may be cut off
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is what schedulers and `kill` send
 
 
 class Interrupts:
     """Raises KeyboardInterrupt on either signal, and remembers it.
 
-    Where a signal comes while C code runs or a library is being imported, the exception may be
-    swallowed there; `check` raises it again. Outside the main thread, where signals cannot be
-    caught, this does nothing.
+    More of them are passed over for a while: they would cut off the ending of workers and of Ray
+    that the first has begun. Where a signal comes while C code runs or a library is being imported,
+    the exception may be swallowed there; `check` raises it again. Outside the main thread, where
+    signals cannot be caught, this does nothing.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: float | None = None  # when
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -45,9 +48,11 @@ class Interrupts:
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if either signal has come."""
-        if self._asked:
+        if self._asked is not None:
             raise KeyboardInterrupt
 
     def _interrupt(self, _signal: int, _frame: Any) -> None:
-        self._asked = True
-        raise KeyboardInterrupt
+        now = time.monotonic()
+        if self._asked is None or now - self._asked > _IMPATIENCE:
+            self._asked = now
+            raise KeyboardInterrupt
