@@ -7,7 +7,7 @@ import functools
 import os
 from pathlib import Path
 
-from ticketsweep.config import TrialConfig, trial_id
+from ticketsweep.config import FAMILY_FORMATS, FINGERPRINT_FORMAT, TrialConfig, trial_id
 from ticketsweep.families import GateSection
 from ticketsweep.train.data import Dataset, load_dataset
 from ticketsweep.train.gates import FAMILIES
@@ -47,6 +47,15 @@ def identify(config: TrialConfig, dataset: Dataset, *, version: int | None = Non
     """
     digest = source_digest(config.model) if ":" in config.model else None
     return trial_id(config, data_digest=dataset.digest, model_digest=digest, version=version)
+
+
+def identities(config: TrialConfig, dataset: Dataset) -> set[str]:
+    """The ids that a trial of this configuration has today, and had in earlier versions.
+
+    Raises ModelError where the source of one's own model is not found.
+    """
+    latest = FAMILY_FORMATS.get(config.gate.family, FINGERPRINT_FORMAT)
+    return {identify(config, dataset, version=each) for each in range(1, latest + 1)}
 
 
 def check_trial(config: TrialConfig, dataset: Dataset) -> None:

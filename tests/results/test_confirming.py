@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from ticketsweep.config import trial_id
 from ticketsweep.errors import ConfigError, SweepError, UserError
 from ticketsweep.results.confirming import (
     Confirmed,
+    confirmed_so_far,
     confirming_spec,
     fresh_seed,
     replicates_of,
@@ -20,6 +22,8 @@ from ticketsweep.results.confirming import (
 from ticketsweep.results.spread import Spread
 from ticketsweep.results.sweeps import SweepView
 from ticketsweep.space import parse_space
+from ticketsweep.store.database import Database
+from ticketsweep.store.paths import Storage
 from ticketsweep.sweep.search import Search
 
 SPACE = {
@@ -175,3 +179,9 @@ def test_replicates_are_counts_of_seeds(text):
     assert replicates_of("init=4, data=1") == {"init": 4, "data": 1}
     with pytest.raises(ConfigError, match="must look like init=4,data=1,gate=1"):
         replicates_of(text)
+
+
+@pytest.mark.parametrize("name", ["s", "s" * 95])  # the second leaves no room for its name
+def test_what_has_never_been_confirmed_is_said_to_be_nothing(view, name, tmp_path):
+    database = Database(Storage.open(str(tmp_path / "storage"), create=True))
+    assert confirmed_so_far(database, dataclasses.replace(view, name=name)) == []

@@ -51,6 +51,15 @@ def test_a_trial_is_in_one_state_and_under_way_where_it_is_tried_again():
     assert dead.counts == {UNDER_WAY: 1, "complete": 1, "stopped": 1, "failed": 2}
 
 
+def test_trials_are_cut_off_where_their_driver_is_gone_and_they_have_no_end():
+    rows = [row("a"), row("e", "stopped", metrics={UNDER_WAY: 1.0})]
+    begun = frozenset({"a", "e", "f"})  # of "a", it could not be noted that it has ended
+    assert replace(standing(rows), begun=begun).cut_off == {"e", "f"}
+    assert replace(standing(rows, run(trial("f"))), begun=begun).cut_off == frozenset()
+    gone = run(trial("f"), process={"machine": "gone"}, heard=NOW - MINUTE * 5)
+    assert replace(standing(rows, gone), begun=begun).cut_off == {"e", "f"}
+
+
 def test_time_left_is_what_the_latest_took_times_what_is_missing_over_what_runs_at_once():
     rows = [row(str(n)) for n in range(4)]
     found = standing(rows, run(trial("a"), trial("b", since=MINUTE * 2)))

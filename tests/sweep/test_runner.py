@@ -21,11 +21,11 @@ import torch
 from ticketsweep.config import parse_config
 from ticketsweep.distributions import corners
 from ticketsweep.errors import ConfigError, DataError, StorageError, SweepError
-from ticketsweep.planning import load_data
+from ticketsweep.planning import data_key, identify, load_data
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.writer import write_sweep
-from ticketsweep.sweep.runner import SweepOutcome, run_sweep
+from ticketsweep.sweep.runner import SweepOutcome, refuse_if_changed, run_sweep
 from ticketsweep.trial import run_trial
 
 pytestmark = pytest.mark.slow
@@ -283,6 +283,23 @@ def test_trials_of_other_code_are_not_mixed_with_those_of_todays(
     with pytest.raises(SweepError, match=r"ran with other code or data.*--name"):
         run(spec, storage, recorder)
     assert not [phase for phase in recorder.of("phase") if "Ray" in phase]
+
+
+def test_trials_whose_ids_an_earlier_version_gave_are_gone_on_with(
+    storage: Storage, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(gate={"family": "gaussian"})
+    config = parse_config(next(corners(spec.tree)), source="test")
+    dataset = load_data(config)
+    datasets = {data_key(config): dataset}
+    row = {"model": "", "dataset": "", "gate_family": "", "config": config.model_dump_json()}
+    for version in (1, 2):
+        old = identify(config, dataset, version=version)
+        refuse_if_changed(spec, [{**row, "trial_id": old}], datasets)
+    with pytest.raises(SweepError, match="other code or data"):
+        refuse_if_changed(spec, [{**row, "trial_id": "0" * 16}], datasets)
+    unreadable = {**row, "trial_id": "0" * 16, "config": '{"unheard_of": 1}'}
+    refuse_if_changed(spec, [unreadable], datasets)
 
 
 def test_fewer_samples_than_before_do_not_change_the_sweeps_row(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import runpy
@@ -19,6 +20,7 @@ from ticketsweep.config import parse_config
 from ticketsweep.store.database import Database
 from ticketsweep.store.deletion import delete_sweep, doomed_sweep
 from ticketsweep.store.paths import Storage
+from ticketsweep.sweep import tracking
 from ticketsweep.sweep.tracking import (
     TRACKERS,
     Mode,
@@ -296,6 +298,16 @@ def test_what_ran_before_a_tracker_was_asked_for_is_told_and_copies_too(tmp_path
         assert steps == ([] if index == 2 else list(STEPS))  # of the failed one none is stored
 
 
+def test_beside_a_remote_storage_a_ledger_that_knows_nothing_says_nothing(tmp_path: Path) -> None:
+    """It lies where `run` was typed: from elsewhere, all may have been told."""
+    local = Storage.open(str(tmp_path / "storage"), create=True)
+    remote = dataclasses.replace(local, local=None)
+    rows = [{"trial_id": name, "config": "{}"} for name in ("ended", "begun", "unknown")]
+    begun, ended = {"begun"}, {"ended"}
+    assert tracking._untold(begun, ended, rows, local) == {"begun", "unknown"}
+    assert tracking._untold(begun, ended, rows, remote) == {"begun"}
+
+
 def test_off_writes_nothing(tmp_path: Path) -> None:
     storage = Storage.open(str(tmp_path / "storage"), create=True)
     before = set(tmp_path.rglob("*"))
@@ -555,6 +567,7 @@ def test_with_a_sweep_goes_what_was_tracked_of_it_and_nothing_of_others(tracked,
     def files() -> set[Path]:  # W&B's own links point to the latest run
         return {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
 
+    (folder / "mine").symlink_to(tmp_path / "not mounted")  # a user's own
     before = files()
     paths = files_of(storage, "s")
     own = {path for path in paths if path.is_file()}
@@ -573,4 +586,29 @@ def test_with_a_sweep_goes_what_was_tracked_of_it_and_nothing_of_others(tracked,
     assert {path for path in of_others if path.is_file()} <= files()
     empty = [path for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())]
     assert [path for path in empty if path not in of_others] == []
-    assert [path for path in folder.rglob("*") if not path.exists()] == []  # dead links
+    assert [path for path in folder.rglob("*") if not path.exists()] == [folder / "mine"]
+
+
+def test_what_goes_on_is_told_before_what_ran_before_and_nobody_is_hurried_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ticketsweep.sweep.tracking.lanes._TOO_LATE", 1.0)
+    held = threading.Event()
+
+    def when(name: str) -> None:
+        if name == "standing":
+            held.wait(20)
+
+    notebook = Notebook(when=when)
+    laned = Laned(tmp_path, notebook)
+    laned.lane.standing(Standing(0, {}))
+    ending = Ending("stopped", "", {}, (), "")
+    laned.lane.stored(Trial("before", {}, ()), lambda: {10: {}}, lambda: ending)
+    time.sleep(1.5)
+    laned.tell(20)
+    held.set()
+    laned.close()
+    told = [call for call in notebook.calls if call[0] in ("log", "end")]
+    assert told == [("log", 20), ("end", "complete"), ("log", 10), ("end", "stopped")]
+    assert not notebook.hurried.is_set()
+    assert laned.warnings == []

@@ -116,10 +116,11 @@ def _confirmed(data: ReportData) -> Iterator[str]:
     again = f"with fresh seeds (sweep {confirming_name(data.name)})"
     fall = mean_shrinkage(data.confirmed, validation)
     if fall is not None:
+        known = sum(each.shrinkage(validation) is not None for each in data.confirmed)
         moved = f"{abs(100 * fall):.1f} points {'below' if fall >= 0 else 'above'}"
         yield (
-            f"Run again {again}, {plural(len(data.confirmed), 'trial')} of the best "
-            f"{'lies' if len(data.confirmed) == 1 else 'lie'} {moved} the search's own figure in "
+            f"Run again {again}, {plural(known, 'trial')} of the best "
+            f"{'lies' if known == 1 else 'lie'} {moved} the search's own figure in "
             f"{label(validation)} (mean)."
         )
     first = data.confirmed[0]
@@ -192,7 +193,9 @@ def _cautions(data: ReportData) -> Iterator[str]:
             for attribution in data.together.attribution[-1:]
             for each in attribution.cautions
         )
-    if len(data.best) > 1 and not data.confirmed and not confirms_another(data.name):
+    was_searched = view.row is not None and bool(view.row.get("space"))
+    may_be_confirmed = was_searched and not data.confirmed and not confirms_another(data.name)
+    if len(data.best) > 1 and may_be_confirmed:
         yield (
             "The best trials were chosen by these figures, which flatters them: "
             f"`ticketsweep confirm {data.name}` measures them again with fresh seeds."

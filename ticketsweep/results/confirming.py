@@ -33,6 +33,7 @@ from ticketsweep.seeds import derive_seed
 from ticketsweep.settings import apply_settings
 from ticketsweep.space import SweepSpec, parse_space
 from ticketsweep.store.database import Database
+from ticketsweep.store.paths import valid_name
 
 _SUFFIX = "-confirmed"
 _PLACES = {*EXECUTION_FIELDS, "dataset", "sweep"}  # what --set may change
@@ -218,13 +219,15 @@ def confirmed_so_far(database: Database, view: SweepView) -> list[Confirmed]:
     Of several trials that have the same settings, the best stands for them.
     """
     name = confirming_name(view.name)
+    if not valid_name(name):
+        return []
     left = {
         settings_key(row)
         for row in database.outlines(name, columns=["status", "config"])
         if row["status"] == "complete"
     }
     chosen: list[Row] = []
-    for ranked in rank_trials(view.trials, view.objectives):
+    for ranked in rank_trials(view.trials, view.objectives) if left else ():
         if not left:
             break
         key = settings_key(ranked.row)

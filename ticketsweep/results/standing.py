@@ -80,7 +80,10 @@ class Standing:
     @property
     def cut_off(self) -> frozenset[str]:
         """Trials that were cut off with their driver, which the next run goes on with."""
-        return frozenset() if self.is_driven else self.begun
+        if self.is_driven:
+            return frozenset()
+        ended = {row["trial_id"] for row in self.view.trials if state_of(row) != UNDER_WAY}
+        return self.begun - ended
 
     @property
     def samples(self) -> int | None:

@@ -176,18 +176,20 @@ def _remove_folder(storage: Storage, folder: str) -> None:
 
 
 def _remove_emptied(storage: Storage, paths: Iterable[Path]) -> None:
-    """The folders among these and around them, in so far as nothing is left in them but dead links.
+    """The folders among these and around them, in so far as nothing else is in them.
 
-    W&B links to its latest run.
+    Links to what was deleted go too: W&B makes some to its latest run.
     """
-    folders = {folder for path in paths for folder in (path, *path.parents)}
+    gone = set(paths)
+    folders = {folder for path in gone for folder in (path, *path.parents)}
     for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
-        if storage.local in folder.parents and folder.is_dir():
+        if storage.local not in folder.parents or folder.is_symlink() or not folder.is_dir():
+            continue
+        with suppress(OSError):
             for entry in folder.iterdir():
-                if entry.is_symlink() and not entry.exists():
-                    entry.unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
+                if entry.is_symlink() and (folder / entry.readlink()) in gone:
+                    entry.unlink()
+            folder.rmdir()
 
 
 def delete_trials(storage: Storage, sweep: str, trials: Collection[str], *, report: Report) -> None:

@@ -84,6 +84,12 @@ class JobQueue:
         return self._search.finished.values()
 
     @property
+    def settled(self) -> list[Row]:
+        """Those of them that will not be run again."""
+        again = {row["trial_id"] for row in self._again}
+        return [row for row in self.earlier if row["trial_id"] not in again]
+
+    @property
     def stored(self) -> int:
         """How many of them need not be run again."""
         return len(self._search.finished) - len(self._again)

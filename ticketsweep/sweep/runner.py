@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ticketsweep import __version__
 from ticketsweep.config import TrialConfig, parse_config
 from ticketsweep.distributions import corners
-from ticketsweep.errors import StorageError, SweepError
-from ticketsweep.results.rows import Row, is_imported
+from ticketsweep.errors import ConfigError, DataError, ModelError, StorageError, SweepError
+from ticketsweep.results.rows import Row, config_of, is_imported
 from ticketsweep.space import SweepSpec
 from ticketsweep.store.claims import Claim, claimed
 from ticketsweep.store.database import Database
@@ -24,6 +24,7 @@ from ticketsweep.store.outlines import indexing
 from ticketsweep.store.paths import Storage
 from ticketsweep.store.patience import patiently
 from ticketsweep.store.schema import TRIALS
+from ticketsweep.store.under_way import note_ended, trials_under_way
 from ticketsweep.store.writer import remove_leftovers, write_sweep
 from ticketsweep.sweep.broadcast import broadcast
 from ticketsweep.sweep.budget import Budget, Closing
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from ticketsweep.sweep.jobs import JobQueue
     from ticketsweep.sweep.server import Mirror
     from ticketsweep.train.data import Dataset
-
-
-_WITH_CONTENT = ("model", "dataset")  # settings that may name what lies elsewhere
 
 
 @dataclass(frozen=True)
@@ -142,10 +140,10 @@ def _run_claimed(
         objectives=settings.objectives,
         warn=observer.warn,
     )
-    has_own = any(":" in str(each) for key in _WITH_CONTENT for each in spec.values_of(key))
     if is_done(stored, settings, retry_failed=retry_failed):
-        if stored and has_own:  # what lies outside of the space may have changed
-            refuse_if_changed(spec, stored, load_datasets(spec, observer))
+        _refuse_if_own_code_changed(spec, stored, observer)
+        for trial_id in trials_under_way(storage, settings.name).get(settings.name, ()):
+            note_ended(storage, settings.name, trial_id)  # killed between storing and noting it
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         if mirror is not None:
             from ticketsweep.sweep.search import mirror_stored
@@ -155,7 +153,13 @@ def _run_claimed(
             with tracked(stored=stored):
                 observer.phase("tracking what was stored before")
         rows = _whole_rows(spec, storage, observer)
-        return SweepOutcome(settings.name, rows, interrupted=False, exhausted=False)
+        return SweepOutcome(
+            settings.name,
+            rows,
+            interrupted=False,
+            exhausted=False,
+            to_upload=how_to_upload(storage, settings.name) if "wandb" in trackers else "",
+        )
     if address is None:
         check_resources(spec)
     datasets = load_datasets(spec, observer)
@@ -187,6 +191,9 @@ def _run_claimed(
                     *(spec, queue, datasets, storage, address, tracked, observer),
                     *(interrupts, claim, budget),
                 )
+        elif are_behind(storage, settings.name, trackers, mode=tracking, stored=queue.settled):
+            with tracked(stored=queue.settled):
+                observer.phase("tracking what was stored before")
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
@@ -259,7 +266,7 @@ def _run(
             storage=storage,
             sweep=settings.name,
         ) as cluster,
-        tracked(stored=list(queue.earlier)) as track,
+        tracked(stored=queue.settled) as track,
     ):
         interrupts.install()
         interrupts.check()
@@ -366,21 +373,43 @@ def refuse_if_changed(
 
     The id of a trial is a fingerprint of both: the same settings come to another one.
     """
-    from ticketsweep.planning import data_key, identify
+    from ticketsweep.planning import data_key, identities
 
     looked_at: dict[tuple[str, str, str], Row] = {}  # one trial of each kind will do
     for row in stored:
         looked_at.setdefault((row["model"], row["dataset"], row["gate_family"]), row)
     for row in looked_at.values():
-        config = TrialConfig.model_validate_json(str(row["config"]))
+        try:
+            config = parse_config(config_of(row), source=f"trial {row['trial_id']}")
+        except ConfigError:  # of another version
+            continue
         dataset = datasets.get(data_key(config))
-        if dataset is not None and identify(config, dataset) != row["trial_id"]:
+        if dataset is not None and row["trial_id"] not in identities(config, dataset):
             name = spec.settings.name
             raise SweepError(
                 f"sweep {name!r} has trials of {config.model} on {config.dataset} that ran with "
                 "other code or data: the same settings have another trial id today (give this run "
                 f"another --name, put back what was changed, or `ticketsweep delete {name}`)"
             )
+
+
+def _refuse_if_own_code_changed(
+    spec: SweepSpec, stored: Collection[Row], observer: Observer
+) -> None:
+    """`refuse_if_changed` where nothing is to be run, so that only what the user may change counts.
+
+    Data that are gone, or take long to look through, are no reason not to show what was found.
+    """
+    names = [str(each) for key in ("model", "dataset") for each in spec.values_of(key)]
+    if not stored or not any(":" in name for name in names):
+        return
+    if any(name.startswith("imagefolder:") for name in names):
+        return
+    try:
+        datasets = load_datasets(spec, observer)
+        refuse_if_changed(spec, stored, datasets)
+    except (DataError, ModelError) as error:
+        observer.warn(f"whether code and data are those of the stored trials is not known: {error}")
 
 
 def check_trials(spec: SweepSpec, datasets: Mapping[DataKey, Dataset]) -> None:

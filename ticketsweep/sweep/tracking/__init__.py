@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ticketsweep.config import TrialConfig, parse_config
+from ticketsweep.errors import UserError
 from ticketsweep.progress import Progress
 from ticketsweep.results.ranking import Objectives
 from ticketsweep.results.rows import Row, config_of, figure_of, is_imported
 from ticketsweep.store.database import Database
 from ticketsweep.store.paths import Storage, check_name
-from ticketsweep.sweep.tracking.lanes import Lane, ended
+from ticketsweep.sweep.tracking.lanes import Lane, told_of
 from ticketsweep.sweep.tracking.login import Mode, default_mode
 from ticketsweep.sweep.tracking.records import Best, Standing, Tracker, Trial, curve_figures
 from ticketsweep.sweep.tracking.stored import best_of, curve_of, ending_of, standing_of
@@ -57,14 +58,24 @@ class SweepTracking:
         self._standing_after = 0.0
         self._rows = {str(row["trial_id"]): self._slim(row) for row in stored}
         for lane in lanes:
+            left = _untold(lane.begun, lane.ended, stored, storage)
             for row in stored:
-                if row["trial_id"] not in lane.ended and not is_imported(row):
+                if row["trial_id"] in left:
                     self._tell_stored(lane, row)
 
     def _tell_stored(self, lane: Lane, row: Row) -> None:
-        config = parse_config(config_of(row), source="a stored trial")
-        lane.begin(Trial.of(str(row["trial_id"]), config))
-        self._end(lane, dict(row))
+        try:
+            config = parse_config(config_of(row), source="a stored trial")
+        except UserError:  # of another version
+            return
+        trial_id = str(row["trial_id"])
+        # What was told of it then has the steps of all packs, and what is stored those of each.
+        partly = trial_id in lane.begun and (figure_of(row, "packs") or 1) > 1
+        lane.stored(
+            Trial.of(trial_id, config),
+            curve=lambda: {} if partly else curve_of(self._database, self._sweep, trial_id),
+            ending=lambda: ending_of(self._database, self._sweep, row),
+        )
 
     def copied(self, row: Row) -> None:
         """A trial was copied from another sweep: it never started here."""
@@ -138,8 +149,9 @@ def tracker(
     ----------
     trackers: of `TRACKERS`.
     mode: where W&B puts its runs.
-    stored: the sweep's rows of `trials`. Those that a tracker has not ended are told, be it that it
-        did not get to it, or was not asked for when they ran.
+    stored: the sweep's rows of `trials`, but of those that will be run again. Those that a tracker
+        has not ended are told, be it that it did not get to it, or, with a local storage, was not
+        asked for when they ran.
     """
     folder = storage.tracking_folder()
     lanes = []
@@ -160,9 +172,21 @@ def are_behind(
 ) -> bool:
     """Whether a tracker has not been told of stored trials, or of their ends: `tracker` does it."""
     folder = storage.tracking_folder()
-    known = {str(row["trial_id"]) for row in stored if not is_imported(row)}
     used = [name for name in trackers if not (name == "wandb" and mode == "off")]
-    return any(known - ended(_ledger(folder, sweep, name)) for name in used)
+    ledgers = [told_of(_ledger(folder, sweep, name)) for name in used]
+    return any(_untold(begun, ended, stored, storage) for begun, ended in ledgers)
+
+
+def _untold(
+    begun: Collection[str], ended: Collection[str], stored: Sequence[Row], storage: Storage
+) -> set[str]:
+    """Stored trials that a tracker is still to be told of.
+
+    Beside a remote storage the ledger lies where `run` was typed. Another folder has none, or one
+    that knows less, so that what was not begun by it may well have been told.
+    """
+    known = {str(row["trial_id"]) for row in stored if not is_imported(row)}
+    return known - set(ended) if storage.local is not None else known & set(begun)
 
 
 def _ledger(folder: Path, sweep: str, tracker: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -15,14 +16,17 @@ from ticketsweep.sweep.tracking.records import Best, Ending, Figures, Standing, 
 _TOO_LATE = 30.0  # seconds; a tracker that is so far behind is told to hurry
 _PATIENCE = 90.0  # seconds in which a tracker has to come to its end, half of them in a hurry
 
+_BACKLOG, _LAST = 1, 2  # turns; whatever goes on has none before it
+
 Curve = dict[int, dict[str, float]]
+_Job = Callable[[Tracker], None]
 
 
 class Lane:
     """Calls a tracker from a thread of its own, in order, and remembers which trials are open.
 
-    A trial whose ending the tracker has not taken, for the driver was killed, the disk full or the
-    tracker not asked for, is told by the next process (`ended`).
+    A trial that was begun and whose ending the tracker has not taken, for the driver was killed or
+    the disk full, is told again by the next process (`begun`, and not in `ended`).
 
     Parameters
     ----------
@@ -41,15 +45,15 @@ class Lane:
         warn: Callable[[str], None],
     ) -> None:
         self._name, self._connect, self._warn = name, connect, warn
-        self.ended = ended(ledger)
+        self.begun, self.ended = told_of(ledger)
         self._ledger = _Ledger(ledger)
         self._last: dict[str, int] = {}
         self._broken: set[str] = set()  # trials of which something could not be tracked
         self._warned = False
         self._tracker: Tracker | None = None
-        self._jobs: queue.SimpleQueue[tuple[float, Callable[[Tracker], None]] | None] = (
-            queue.SimpleQueue()
-        )
+        # By their turns: what is told later waits for what was told earlier.
+        self._jobs: queue.PriorityQueue[tuple[int, int, float, _Job | None]] = queue.PriorityQueue()
+        self._count = itertools.count()
         self._thread = threading.Thread(target=self._work, name=f"tracking-{name}", daemon=True)
         self._thread.start()
 
@@ -57,6 +61,19 @@ class Lane:
         """A trial has started, perhaps for the second time."""
         self._ledger.write("begun", trial.trial_id)
         self._put(trial.trial_id, lambda tracker: self._begin(tracker, trial))
+
+    def stored(
+        self, trial: Trial, curve: Callable[[], Curve], ending: Callable[[], Ending]
+    ) -> None:
+        """A trial of which nothing was told while it ran; whatever goes on is told before it."""
+        name = trial.trial_id
+
+        def tell(tracker: Tracker) -> None:
+            self._ledger.write("begun", name)
+            self._begin(tracker, trial)
+            self._end(tracker, name, curve, ending)
+
+        self._put(name, tell, turn=_BACKLOG)
 
     def log(self, trial_id: str, step: int, figures: Figures) -> None:
         """Figures of a step; one that is known already is passed over."""
@@ -78,8 +95,8 @@ class Lane:
 
     def close(self, final: Callable[[], tuple[Standing, Best]]) -> None:
         """Close the tracker; returns after a bounded time, whatever it does."""
-        self._put("", lambda tracker: tracker.close(*final()))
-        self._jobs.put(None)
+        self._put("", lambda tracker: tracker.close(*final()), turn=_LAST)
+        self._jobs.put((_LAST, next(self._count), 0.0, None))
         self._thread.join(_PATIENCE / 2)
         if self._thread.is_alive() and self._tracker is not None:
             self._tracker.hurry()
@@ -91,23 +108,28 @@ class Lane:
             )
         self._ledger.close()
 
-    def _put(self, trial_id: str, job: Callable[[Tracker], None]) -> None:
-        self._jobs.put((time.monotonic(), lambda tracker: self._guarded(trial_id, tracker, job)))
+    def _put(self, trial_id: str, job: _Job, *, turn: int = 0) -> None:
+        def guarded(tracker: Tracker) -> None:
+            self._guarded(trial_id, tracker, job)
+
+        self._jobs.put((turn, next(self._count), time.monotonic(), guarded))
 
     def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            asked, job = item
+        while True:
+            turn, _, asked, job = self._jobs.get()
+            if job is None:
+                return
             try:
                 if self._tracker is None:
                     self._tracker = self._connect()
             except Exception as error:
                 self._failed("", error)
                 continue
-            if time.monotonic() - asked > _TOO_LATE:
+            if not turn and time.monotonic() - asked > _TOO_LATE:
                 self._tracker.hurry()
             job(self._tracker)
 
-    def _guarded(self, trial_id: str, tracker: Tracker, job: Callable[[Tracker], None]) -> None:
+    def _guarded(self, trial_id: str, tracker: Tracker, job: _Job) -> None:
         try:
             job(tracker)
         except Exception as error:  # tracking must never end a sweep
@@ -151,14 +173,18 @@ class Lane:
         self._ledger.write("ended", trial_id)
 
 
-def ended(ledger: Path) -> set[str]:
-    """Trials that were ended and not begun since, by a lane's ledger, as far as it can be read."""
-    found: set[str] = set()
+def told_of(ledger: Path) -> tuple[set[str], set[str]]:
+    """Trials that were begun and not ended since, and those that were ended, by a lane's ledger.
+
+    As far as it can be read.
+    """
+    begun, ended = set[str](), set[str]()
     with contextlib.suppress(OSError):
         for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
             event, _, trial_id = line.partition(" ")
-            (found.add if event == "ended" else found.discard)(trial_id)
-    return found
+            (begun if event == "begun" else ended).add(trial_id)
+            (ended if event == "begun" else begun).discard(trial_id)
+    return begun, ended
 
 
 class _Ledger:
