@@ -142,7 +142,8 @@ def _run_claimed(
     )
     if is_done(stored, settings, retry_failed=retry_failed):
         _refuse_if_own_code_changed(spec, stored, observer)
-        for trial_id in trials_under_way(storage, settings.name).get(settings.name, ()):
+        begun = trials_under_way(storage, settings.name).get(settings.name, set())
+        for trial_id in begun.intersection(str(row["trial_id"]) for row in stored):
             note_ended(storage, settings.name, trial_id)  # killed between storing and noting it
         _record_sweep(spec, storage, begun=True)  # its trials may come from single ones
         if mirror is not None:
