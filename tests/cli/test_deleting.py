@@ -80,3 +80,9 @@ def test_cleaning_says_what_it_deletes_and_how_much(command, storage):
     ]
     assert (record["bytes"], record["deleted"], checkpoint.exists()) == (1500, True, False)
     assert trials_in(command) == 1
+
+
+def test_what_can_be_no_sweeps_name_is_looked_for_nowhere(command, storage):
+    refused = command("delete", "/", "--storage", "st", "--yes")
+    assert (refused.code, refused.out) == (2, "")
+    assert "a sweep's name must be" in refused.err

@@ -88,3 +88,11 @@ def test_a_finite_space_is_counted_and_shown_whole_in_80_columns(
     assert max(map(len, done.out.splitlines())) <= 80
     assert "nothing was written" in done.out
     assert len(re.findall(r"^[0-9a-f]{8} ", done.out, flags=re.M)) == 4
+
+
+def test_a_storage_that_no_run_could_use_is_refused(command, space: Path) -> None:
+    (space.parent / "taken").write_text("")
+    for storage in ("taken", "taken/below"):
+        done = command("run", space, "--dry-run", "--storage", storage)
+        assert (done.code, done.out) == (2, ""), storage
+        assert "name another" in done.err

@@ -180,15 +180,26 @@ def test_interrupting_a_sweep_says_how_to_go_on(tmp_path):
     ) as process:  # fmt: skip
         while "small: 3 trials" not in (line := process.stderr.readline()):
             assert line.startswith(("loading", "starting"))
+        notes, until = tmp_path / "ticketsweep-storage" / "underway", time.monotonic() + 60
+        while not [*notes.rglob("[!.]*.json")]:
+            assert time.monotonic() < until
+            time.sleep(0.1)
         time.sleep(3)
+        given_out = len([*notes.rglob("[!.]*.json")])
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert re.search(
-        r"interrupted(; \d trials? under way kept as far as (its|their) last checkpoint)?\. "
-        r"To go on, run the same line again:\n  ticketsweep run space\.yaml --wandb off",
-        err,
+    trials = f"{given_out} trials" if given_out > 1 else "1 trial"
+    checkpoint = "their last checkpoint" if given_out > 1 else "its last checkpoint"
+    assert (
+        f"interrupted; {trials} under way kept as far as {checkpoint}. To go on, run the same line "
+        "again:\n  ticketsweep run space.yaml --wandb off" in err
     )
+    status = subprocess.run(
+        [*TICKETSWEEP, "status", "small"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{trials} cut off under way" in status.stdout
     assert "Traceback" not in err
     assert "0 of 3 trials complete" in out
     assert "ticketsweep stability" not in out

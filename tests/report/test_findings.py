@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ticketsweep.report.findings import cautions, findings
 
 ASKED = "`ticketsweep confirm s` measures them again with fresh seeds"
@@ -31,3 +33,8 @@ def test_the_best_are_said_to_be_flattered_until_they_are_confirmed(sweep) -> No
 def test_a_single_trial_and_a_confirming_sweep_flatter_nobody(sweep) -> None:
     sweep.add()
     assert not any("flatters" in sentence for sentence in cautions(sweep.data()))
+    sweep.add(density=0.3)
+    data = sweep.data()
+    assert any("flatters" in sentence for sentence in cautions(data))
+    confirming = replace(data, view=replace(data.view, name="s-confirmed"))
+    assert not any("flatters" in sentence for sentence in cautions(confirming))

@@ -91,8 +91,7 @@ def run(
     from ticketsweep.display.outcome import sweep_outcome, sweep_places
     from ticketsweep.display.records import document
     from ticketsweep.display.terminal import emit, show, stdout_console
-    from ticketsweep.progress import UNDER_WAY
-    from ticketsweep.results.rows import state_of
+    from ticketsweep.results.rows import without_end
     from ticketsweep.results.summary import summarise
     from ticketsweep.store.database import Database
     from ticketsweep.store.under_way import trials_under_way
@@ -148,8 +147,8 @@ def run(
         failed = f"{plural(given_up, 'trial')} failed and will not be run again"
         note(f"{failed}, unless asked for with --retry-failed:")
         note(f"  {_line('--retry-failed')}")
-    ended = {row["trial_id"] for row in outcome.rows if state_of(row) != UNDER_WAY}
-    left = len(trials_under_way(opened, outcome.name).get(outcome.name, set()) - ended)
+    begun = trials_under_way(opened, outcome.name).get(outcome.name, set())
+    left = len(without_end(begun, outcome.rows))
     if outcome.interrupted:
         say_how_to_go_on(finished=summary.count("complete"), cut_off=left)
         raise typer.Exit(INTERRUPTED)

@@ -226,16 +226,17 @@ def confirmed_so_far(database: Database, view: SweepView) -> list[Confirmed]:
         for row in database.outlines(name, columns=["status", "config"])
         if row["status"] == "complete"
     }
+    if not left:
+        return []
     chosen: list[Row] = []
-    for ranked in rank_trials(view.trials, view.objectives) if left else ():
-        if not left:
-            break
+    for ranked in rank_trials(view.trials, view.objectives):
         key = settings_key(ranked.row)
         if key in left:
             left.remove(key)
             chosen.append(ranked.row)
-    metrics = told_figures(view.objectives)
-    return confirmed(database, chosen, name=name, metrics=metrics) if chosen else []
+            if not left:
+                break
+    return confirmed(database, chosen, name=name, metrics=told_figures(view.objectives))
 
 
 def mean_shrinkage(found: Sequence[Confirmed], metric: str) -> float | None:

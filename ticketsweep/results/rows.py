@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ticketsweep.progress import UNDER_WAY
@@ -31,6 +31,11 @@ def state_of(row: Row) -> str:
     """A trial's status; `under_way` where its ticket at a rung is stored and it may still go on."""
     is_under_way = row["status"] == "stopped" and figure_of(row, UNDER_WAY)
     return UNDER_WAY if is_under_way else str(row["status"])
+
+
+def without_end(begun: Collection[str], rows: Iterable[Row]) -> frozenset[str]:
+    """Those of the trials that were begun whose end is not among these rows of `trials`."""
+    return frozenset(begun) - {row["trial_id"] for row in rows if state_of(row) != UNDER_WAY}
 
 
 def config_of(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ticketsweep.errors import SweepError, did_you_mean
 from ticketsweep.progress import UNDER_WAY
 from ticketsweep.results.ranking import TOLD_METRICS
-from ticketsweep.results.rows import Row, finite_number, state_of
+from ticketsweep.results.rows import Row, finite_number, state_of, without_end
 from ticketsweep.results.sweeps import SweepView, sweep_views
 from ticketsweep.store.database import Database
 from ticketsweep.store.live import RUN, LiveRun, LiveTrial
@@ -80,10 +80,7 @@ class Standing:
     @property
     def cut_off(self) -> frozenset[str]:
         """Trials that were cut off with their driver, which the next run goes on with."""
-        if self.is_driven:
-            return frozenset()
-        ended = {row["trial_id"] for row in self.view.trials if state_of(row) != UNDER_WAY}
-        return self.begun - ended
+        return frozenset() if self.is_driven else without_end(self.begun, self.view.trials)
 
     @property
     def samples(self) -> int | None:

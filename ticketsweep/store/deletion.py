@@ -7,7 +7,7 @@ sweep's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,13 +64,13 @@ class _Plan:
     groups: Sequence[Sequence[str]]
 
 
-def doomed_sweep(storage: Storage, sweep: str, *, beside: Iterable[Path] = ()) -> Doomed:
+def doomed_sweep(storage: Storage, sweep: str, *, beside: Collection[Path] = ()) -> Doomed:
     """What `delete_sweep` would take away. Raises StorageError if there is no such sweep."""
     return _plan(storage, sweep, beside).doomed
 
 
 def delete_sweep(
-    storage: Storage, sweep: str, *, beside: Iterable[Path] = (), report: Report
+    storage: Storage, sweep: str, *, beside: Collection[Path] = (), report: Report
 ) -> Doomed:
     """Delete all that belongs to a sweep alone; run again, it finishes what was cut off.
 
@@ -107,7 +107,7 @@ def _refuse_single_trials(storage: Storage, sweep: str) -> None:
             )
 
 
-def _plan(storage: Storage, sweep: str, beside: Iterable[Path]) -> _Plan:
+def _plan(storage: Storage, sweep: str, beside: Collection[Path]) -> _Plan:
     files = {kind: storage.list_files(path) for kind, path in storage.folders(sweep).items()}
     journal = storage.optuna_journal(sweep)
     journals = [] if journal is None else [journal, journal.with_name(f"{journal.name}.lock")]
@@ -175,7 +175,7 @@ def _remove_folder(storage: Storage, folder: str) -> None:
         ) from error
 
 
-def _remove_emptied(storage: Storage, paths: Iterable[Path]) -> None:
+def _remove_emptied(storage: Storage, paths: Collection[Path]) -> None:
     """The folders among these and around them, in so far as nothing else is in them.
 
     Links to what was deleted go too: W&B makes some to its latest run.

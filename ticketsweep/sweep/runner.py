@@ -192,8 +192,10 @@ def _run_claimed(
                     *(spec, queue, datasets, storage, address, tracked, observer),
                     *(interrupts, claim, budget),
                 )
-        elif are_behind(storage, settings.name, trackers, mode=tracking, stored=queue.settled):
-            with tracked(stored=queue.settled):
+        elif are_behind(
+            *(storage, settings.name, trackers), mode=tracking, stored=(settled := queue.settled)
+        ):
+            with tracked(stored=settled):
                 observer.phase("tracking what was stored before")
     # The second is how Ray answers SIGTERM while it is starting.
     except (KeyboardInterrupt, SystemExit):
